@@ -1,0 +1,1 @@
+"""Scaling-law experiments on fine-grained Mixture-of-Experts language models in JAX."""

@@ -1,0 +1,40 @@
+"""`moe-jax VERB …`: finds the verb's module and hands over. Imports nothing heavy: `moe-jax --help` is instant."""
+
+import importlib
+import sys
+
+from moe_jax import command, errors
+
+VERBS = {
+    "prepare": "text -> token store",
+    "train": "one run",
+    "sweep": "the grid of a config on this machine",
+    "status": "which runs are queued, running, done, diverged, failed",
+    "collect": "results of finished runs -> results.csv",
+    "fit": "results.csv -> law.json",
+    "report": "one page: runs, curves, law, fit against data",
+}
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        ["usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags)", "", "verbs, in the order of the work:"]
+        + lines
+    )
+
+
+def main() -> None:
+    args = sys.argv[1:]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(errors.DONE if args else errors.BAD_INPUT)
+    if args[0] not in VERBS:
+        print(f"moe-jax: there is no verb {args[0]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(errors.BAD_INPUT)
+    sys.exit(command.run(importlib.import_module(f"moe_jax.{args[0]}").main, args[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Packaging of moe_jax. Ranges here; the versions that were tested are in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="moe_jax",
+    version="0.1.0",
+    description="Scaling-law experiments on fine-grained Mixture-of-Experts language models in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["moe_jax", "moe_jax.*"]),
+    install_requires=[
+        "jax>=0.10,<0.12",
+        "flax>=0.12.8,<0.14",
+        "optax>=0.2.8,<0.4",
+        "orbax-checkpoint>=0.12.8,<0.14",
+        "ml-collections>=1.1,<2",
+        "seqio>=0.0.20,<0.1",
+        "etils[epath]>=1.14,<2",
+        "sentencepiece>=0.2,<0.3",
+        "tensorstore>=0.1.80",
+        "tensorboardX>=2.6.4,<3",  # TensorBoard files without TensorFlow
+        "matplotlib>=3.9,<4",
+        "pandas>=2.2,<4",
+        "scipy>=1.14,<2",
+        "rich>=13.9,<16",  # tables and progress bars that know a terminal from a log file
+    ],
+    extras_require={
+        "test": ["pytest>=8.3,<10", "ruff>=0.12,<1"],
+        "plan": ["libtpu"],  # compiles for TPU topologies without a TPU
+        "gcs": ["gcsfs"],
+        "bench": ["torch==2.13.0", "transformers>=5,<6"],
+    },
+    entry_points={"console_scripts": ["moe-jax=moe_jax.cli:main"]},
+)
