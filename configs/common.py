@@ -1,0 +1,94 @@
+"""Every field of a run with its value, and the parser of a config file's argument. The other configs start from here.
+
+Values are those of a small run on a laptop; what a paper fixes is set in that paper's config. Fields that are None
+follow from others (see moe_jax/config.py, which checks them).
+"""
+
+from ml_collections import config_dict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg=None):
+    if arg:
+        raise ValueError(f"configs/common.py takes no argument, not {arg!r}")
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.tensorboard = False  # also write TensorBoard files, under runs/<name>/tensorboard
+
+    config.model = config_dict.create(
+        d_model=64,
+        n_blocks=2,
+        n_heads=2,  # divides d_model
+        d_ff=placeholder(int),  # None: 4 d_model
+        activation="relu",  # relu | gelu | swiglu (three matrices)
+        norm="layernorm",  # layernorm | rmsnorm
+        final_norm=True,  # a norm before the unembedding
+        positions="learned",  # learned | rope
+        qk_norm=False,  # RMSNorm on queries and keys
+        init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
+        vocabulary_size=placeholder(int),  # None: the store's
+        compute_dtype="float32",  # float32 | bfloat16; parameters, router, softmax and reductions are float32 always
+        remat=False,  # compute a block's activations again in the backward pass
+        logits_positions=128,  # positions of every sequence whose logits are held at once
+    )
+    config.moe = config_dict.create(  # config.moe = None: the dense twin
+        expansion_rate=8.0,  # E: parameters of the layer's experts / parameters of the dense feed-forward
+        granularity=1.0,  # G: d_ff / d_expert
+        active_rate=1.0,  # K: active expert width / d_ff; 1 = the FLOPs of dense
+        n_experts=placeholder(int),  # None: E G
+        top_k=placeholder(int),  # None: K G
+        d_expert=placeholder(int),  # None: d_ff / G
+        router="token_choice",  # token_choice | expert_choice
+        softmax="before_top_k",  # token_choice: before_top_k | after_top_k; expert_choice: over_experts | over_tokens
+        group_sequences=1,  # sequences that are routed together; expert_choice: at one position
+        capacity_factor=1.25,  # token_choice: slots an expert = ceil(factor · group tokens · top_k / n_experts)
+        load_balance_weight=0.01,  # Switch load-balancing loss, 1 when balanced
+        z_weight=0.0,  # router z-loss
+        output_norm=False,  # a norm on the layer's output (krajewski2024)
+        dispatch="slots",  # slots | dense (the oracle: every expert on every token)
+    )
+    config.data = config_dict.create(
+        store="stores/python_stdlib_byte",  # folder or gs://; made by moe-jax prepare
+        mixture="python_stdlib",  # what prepare reads: the source of Python's standard library
+        vocabulary="byte",
+        sequence_length=64,
+        repeat=False,  # True: more tokens than the store holds are allowed, in reshuffled epochs
+    )
+    config.train = config_dict.create(
+        tokens=384_000,  # D; steps = ceil(tokens / batch tokens)
+        batch_sequences=32,  # the global batch, whatever the mesh
+        microbatches=1,  # gradient accumulation over equal parts of the batch
+        loss_window=50,  # steps that train_loss averages over
+        log_every_steps=5,
+    )
+    config.optim = config_dict.create(
+        name="adamw",
+        learning_rate=3e-3,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        weight_decay=0.1,
+        weight_decay_by_lr=True,  # False: decay is not multiplied by the learning rate (abnar2025)
+        clip_norm=1.0,  # None: no clipping
+        schedule="cosine",
+        warmup_tokens=placeholder(int),  # this, or
+        warmup_fraction=0.1,  # this share of the steps
+        final_fraction=0.1,  # of the learning rate at the end
+    )
+    config.eval = config_dict.create(
+        sequences=512,  # held-out windows, in store order
+        every_steps=placeholder(int),  # None: at the end only
+    )
+    config.checkpoint = config_dict.create(
+        every_steps=placeholder(int),
+        every_minutes=10.0,
+        keep=2,
+    )
+    config.mesh = config_dict.create(replica=1, data=1, expert=-1)  # one may be -1: the devices that are left
+    return config
+
+
+def choose(arg, *known):
+    """A config's argument as one of the names it knows, '' being the first. Raises ValueError with the list."""
+    if (arg or "") not in ("", *known):
+        raise ValueError(f"the argument {arg!r} is not known; it can be {', '.join(known)}")
+    return arg or ""

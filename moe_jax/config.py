@@ -1,0 +1,397 @@
+"""What a run is made of: frozen dataclasses, built once from a ConfigDict and checked while they are built.
+
+Every field is given by the config file (`configs/common.py` lists them all with their values); there are no defaults
+here, so nothing is decided where a reader of the config cannot see it. Values that follow from others (d_ff, n_experts,
+top_k, d_expert) may be left None in the config and are numbers here.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from moe_jax.errors import UserError
+
+
+def refuse(field: str, value: Any, rule: str) -> typing.NoReturn:
+    """Raises the one sentence of a bad config value."""
+    raise UserError(f"config.{field} = {value!r}: {rule}")
+
+
+def _positive(group: str, owner: Any, *fields: str) -> None:
+    for field in fields:
+        value = getattr(owner, field)
+        if value is not None and not value > 0:
+            refuse(f"{group}.{field}", value, "must be above 0")
+
+
+def _not_negative(group: str, owner: Any, *fields: str) -> None:
+    for field in fields:
+        value = getattr(owner, field)
+        if value is not None and not value >= 0:
+            refuse(f"{group}.{field}", value, "must not be below 0")
+
+
+def _one_of(field: str, value: Any, *choices: Any) -> None:
+    if value not in choices:
+        refuse(field, value, f"must be one of {', '.join(map(repr, choices))}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The decoder; symbols as in the papers (design: d, n_blocks, d_ff)."""
+
+    d_model: int
+    n_blocks: int
+    n_heads: int
+    d_ff: int | None  # width of the dense feed-forward; None: 4 d_model
+    activation: str
+    norm: str
+    final_norm: bool
+    positions: str
+    qk_norm: bool
+    init_scale: float  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
+    vocabulary_size: int | None  # None: the store's
+    compute_dtype: str
+    remat: bool
+    logits_positions: int  # positions of every sequence whose logits are held at once
+
+    def __post_init__(self):
+        _positive("model", self, "d_model", "n_blocks", "n_heads", "d_ff", "init_scale", "vocabulary_size", "logits_positions")
+        _one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
+        _one_of("model.norm", self.norm, "layernorm", "rmsnorm")
+        _one_of("model.positions", self.positions, "learned", "rope")
+        _one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16")
+        if self.d_model % self.n_heads:
+            refuse("model.n_heads", self.n_heads, f"must divide model.d_model = {self.d_model}")
+        if self.positions == "rope" and self.d_model // self.n_heads % 2:
+            refuse("model.n_heads", self.n_heads, "rope turns pairs, so d_model / n_heads must be even")
+        if self.d_ff is None:
+            object.__setattr__(self, "d_ff", 4 * self.d_model)
+
+    @property
+    def gated(self) -> bool:
+        return self.activation == "swiglu"
+
+    @property
+    def ff_matrices(self) -> int:
+        """Matrices of a feed-forward or an expert: m of design §1."""
+        return 3 if self.gated else 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MoeConfig:
+    """The MoE layer that replaces every feed-forward (design §1: E, G, K and what follows from them)."""
+
+    expansion_rate: float | None  # E
+    granularity: float | None  # G
+    active_rate: float | None  # K
+    n_experts: int | None
+    top_k: int | None
+    d_expert: int | None
+    router: str
+    softmax: str
+    group_sequences: int
+    capacity_factor: float
+    load_balance_weight: float
+    z_weight: float
+    output_norm: bool
+    dispatch: str
+
+    def __post_init__(self):
+        _positive(
+            "moe", self, "expansion_rate", "granularity", "active_rate", "n_experts", "top_k", "d_expert",
+            "group_sequences", "capacity_factor",
+        )  # fmt: skip
+        _not_negative("moe", self, "load_balance_weight", "z_weight")
+        _one_of("moe.router", self.router, "token_choice", "expert_choice")
+        _one_of("moe.dispatch", self.dispatch, "slots", "dense")
+        if self.router == "token_choice":
+            _one_of("moe.softmax", self.softmax, "before_top_k", "after_top_k")
+        else:
+            _one_of("moe.softmax", self.softmax, "over_experts", "over_tokens")
+            if self.load_balance_weight:
+                refuse("moe.load_balance_weight", self.load_balance_weight, "expert_choice is balanced as it is; set 0")
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.active_rate / self.expansion_rate
+
+
+def _complete_moe(moe: MoeConfig, d_ff: int) -> MoeConfig:
+    """Both forms, (E, G, K) and (n_experts, top_k, d_expert), from whichever is given; inconsistent ones are refused."""
+    E, G, K = moe.expansion_rate, moe.granularity, moe.active_rate
+    n, k, w = moe.n_experts, moe.top_k, moe.d_expert
+    if G is None and w is None:
+        refuse("moe.granularity", G, "give granularity or d_expert")
+    if G is not None and (d_ff % G or d_ff // G < 1):
+        refuse("moe.granularity", G, f"must divide model.d_ff = {d_ff}")
+    w_from_G = None if G is None else int(d_ff // G)
+    if w is not None and w_from_G is not None and w != w_from_G:
+        refuse("moe.d_expert", w, f"but d_ff / granularity = {d_ff} / {G:g} = {w_from_G}; give one of the two")
+    w = w_from_G if w is None else w
+    G = d_ff / w if G is None else G
+
+    def pair(count, rate, count_name, rate_name):
+        """An expert count and its rate: count = rate · G."""
+        if count is None and rate is None:
+            refuse(f"moe.{rate_name}", None, f"give {rate_name} or {count_name}")
+        if rate is not None:
+            product = rate * G
+            if not math.isclose(product, round(product), rel_tol=1e-9) or round(product) < 1:
+                refuse(f"moe.{rate_name}", rate, f"times granularity {G:g} must be a whole number of experts, not {product:g}")
+            if count is not None and count != round(product):
+                refuse(
+                    f"moe.{count_name}", count, f"but {rate_name} · granularity = {rate:g} · {G:g} = {product:g}; give one of the two"
+                )
+            return round(product), rate
+        return count, count / G
+
+    n, E = pair(n, E, "n_experts", "expansion_rate")
+    k, K = pair(k, K, "top_k", "active_rate")
+    if k > n:
+        refuse("moe.top_k", k, f"a token cannot choose more experts than there are, n_experts = {n}")
+    moe = dataclasses.replace(
+        moe, expansion_rate=_tidy(E), granularity=_tidy(G), active_rate=_tidy(K), n_experts=n, top_k=k, d_expert=w
+    )
+    if moe.softmax == "after_top_k" and k == 1:
+        refuse("moe.softmax", moe.softmax, "with top_k = 1 its weight is always 1 and the router gets no gradient; use before_top_k")
+    return moe
+
+
+def _tidy(x: float) -> float | int:
+    """4.0 -> 4, so that one value has one spelling in hashes and tables."""
+    return round(x) if math.isclose(x, round(x), rel_tol=1e-9) else x
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    store: str  # folder or gs://
+    mixture: str
+    vocabulary: str
+    sequence_length: int
+    repeat: bool  # allow more tokens than the store holds
+
+    def __post_init__(self):
+        _positive("data", self, "sequence_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    tokens: int  # D asked for; steps = ceil(tokens / batch tokens)
+    batch_sequences: int
+    microbatches: int
+    loss_window: int  # steps that train_loss averages over
+    log_every_steps: int
+
+    def __post_init__(self):
+        _positive("train", self, "tokens", "batch_sequences", "microbatches", "loss_window", "log_every_steps")
+        if self.batch_sequences % self.microbatches:
+            refuse("train.microbatches", self.microbatches, f"must divide train.batch_sequences = {self.batch_sequences}")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    name: str
+    learning_rate: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    weight_decay_by_lr: bool
+    clip_norm: float | None
+    schedule: str
+    warmup_tokens: int | None
+    warmup_fraction: float | None
+    final_fraction: float
+
+    def __post_init__(self):
+        _one_of("optim.name", self.name, "adamw")
+        _one_of("optim.schedule", self.schedule, "cosine")
+        _positive("optim", self, "learning_rate", "eps", "clip_norm")
+        _not_negative("optim", self, "weight_decay", "warmup_tokens", "warmup_fraction", "final_fraction")
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        if (self.warmup_tokens is None) == (self.warmup_fraction is None):
+            refuse("optim.warmup_tokens", self.warmup_tokens, f"give it or warmup_fraction = {self.warmup_fraction}, not both")
+        if self.warmup_fraction is not None and self.warmup_fraction > 1:
+            refuse("optim.warmup_fraction", self.warmup_fraction, "must be at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    sequences: int  # held-out windows, in store order
+    every_steps: int | None  # None: at the end only
+
+    def __post_init__(self):
+        _positive("eval", self, "sequences", "every_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int
+
+    def __post_init__(self):
+        _positive("checkpoint", self, "every_steps", "every_minutes", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one may be -1, what is left."""
+
+    replica: int
+    data: int
+    expert: int
+
+    def __post_init__(self):
+        sizes = {axis.name: getattr(self, axis.name) for axis in dataclasses.fields(self)}
+        for axis, size in sizes.items():
+            if size < 1 and size != -1:
+                refuse(f"mesh.{axis}", size, "must be above 0, or -1 for what is left")
+        if list(sizes.values()).count(-1) > 1:
+            refuse("mesh", sizes, "only one axis may be -1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. `moe` is None for the dense twin."""
+
+    model: ModelConfig
+    moe: MoeConfig | None
+    data: DataConfig
+    train: TrainConfig
+    optim: OptimConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    mesh: MeshConfig
+    seed: int
+    tensorboard: bool
+
+    def __post_init__(self):
+        if self.moe is None:
+            return
+        moe = _complete_moe(self.moe, self.model.d_ff)
+        object.__setattr__(self, "moe", moe)
+        if self.mesh.expert > 0 and moe.n_experts % self.mesh.expert:
+            refuse("mesh.expert", self.mesh.expert, f"must divide the {moe.n_experts} experts")
+        self._check_groups(moe)
+
+    def _check_groups(self, moe: MoeConfig) -> None:
+        group = moe.group_sequences
+        part = self.train.batch_sequences // self.train.microbatches
+        if part % group:
+            refuse("moe.group_sequences", group, f"must divide the {part} sequences of a microbatch (batch_sequences / microbatches)")
+        if self.eval.sequences < group:
+            refuse("eval.sequences", self.eval.sequences, f"must hold at least one routing group of {group} sequences")
+        if moe.router == "expert_choice":
+            taken = group * moe.active_rate / moe.expansion_rate
+            if not math.isclose(taken, round(taken), rel_tol=1e-9) or round(taken) < 1:
+                refuse(
+                    "moe.group_sequences", group,
+                    f"an expert takes group · K / E = {group} · {moe.active_rate:g} / {moe.expansion_rate:g} = {taken:g} sequences "
+                    "at a position, which must be a whole number of at least 1",
+                )  # fmt: skip
+        elif moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts:
+            refuse(
+                "moe.capacity_factor", moe.capacity_factor,
+                f"gives {group * self.data.sequence_length} tokens · top_k {moe.top_k} / {moe.n_experts} experts less than one slot "
+                "an expert; lengthen the group or raise the factor",
+            )  # fmt: skip
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.train.batch_sequences * self.data.sequence_length
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.train.tokens / self.batch_tokens)
+
+    @property
+    def warmup_steps(self) -> int:
+        if self.optim.warmup_tokens is not None:
+            return math.ceil(self.optim.warmup_tokens / self.batch_tokens)
+        return round(self.optim.warmup_fraction * self.steps)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The dataclasses of a nested dict (a ConfigDict's, or run.json's). Raises UserError on the first thing wrong."""
+    return _build(Config, values, "")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """A nested dict that JSON can hold and `from_dict` takes back."""
+    return dataclasses.asdict(config)
+
+
+def field_names(path: str = "") -> list[str]:
+    """Every dotted field name, to name the nearest one to a misspelt one."""
+    names = []
+
+    def walk(cls, prefix):
+        for field in dataclasses.fields(cls):
+            inner = _dataclass_of(typing.get_type_hints(cls)[field.name])
+            names.append(prefix + field.name)
+            if inner:
+                walk(inner, prefix + field.name + ".")
+
+    walk(Config, path)
+    return names
+
+
+def unknown_field(name: str) -> UserError:
+    """The sentence for a field that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
+    hint = f"; did you mean config.{near[0]}?" if near else "; configs/common.py lists the fields"
+    return UserError(f"config.{name}: there is no such field{hint}")
+
+
+def _dataclass_of(hint: Any) -> type | None:
+    options = typing.get_args(hint) or (hint,)
+    return next((o for o in options if dataclasses.is_dataclass(o)), None)
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        refuse(prefix.rstrip("."), values, "must be a group of fields")
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise unknown_field(prefix + name)
+    built = {}
+    for name, hint in hints.items():
+        if name not in values:
+            raise UserError(f"config.{prefix}{name}: is missing; start from configs/common.py, which sets every field")
+        inner = _dataclass_of(hint)
+        if inner and values[name] is not None:
+            built[name] = _build(inner, values[name], f"{prefix}{name}.")
+        else:
+            built[name] = _coerce(values[name], hint, prefix + name)
+    return cls(**built)
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+
+
+def _coerce(value: Any, hint: Any, field: str) -> Any:
+    """The value as its declared type: 4 and 4.0 and 1e6 are fine where they mean the same; anything else is refused."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    option = next(o for o in options if o is not type(None))
+    if typing.get_origin(option) is tuple:
+        length = len(typing.get_args(option))
+        if not isinstance(value, (tuple, list)) or len(value) != length:
+            refuse(field, value, f"must be {length} numbers")
+        return tuple(_coerce(v, float, field) for v in value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if option is int and is_number and math.isfinite(value) and value == int(value):
+        return int(value)
+    if option is float and is_number and math.isfinite(value):
+        return _tidy(value)
+    if option in (str, bool) and isinstance(value, option):
+        return value
+    refuse(field, value, f"must be {_KINDS.get(option, 'given')}{' or None' if len(options) > 1 else ''}")
