@@ -1,0 +1,52 @@
+"""Files that others read while we write: whole or not at all, on a local disk and on gs:// alike."""
+
+import json
+import os
+import uuid
+from typing import Any
+
+from etils import epath
+
+from moe_jax.errors import UserError
+
+
+class DamagedFile(UserError):
+    """A file of ours that is not what we wrote: torn, truncated, or changed by something else."""
+
+
+def write_atomic(path: epath.Path, data: bytes) -> None:
+    """Replaces `path` by `data`; a reader sees the old file or the new one, never a part. Raises OSError."""
+    if _is_remote(path):
+        path.write_bytes(data)  # an object appears when its upload is complete
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """As write_atomic. Raises ValueError on NaN and infinities, which are no JSON."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """The object in `path`. Raises FileNotFoundError, or DamagedFile where it is not a JSON object."""
+    data = path.read_bytes()
+    try:
+        value = json.loads(data)
+    except ValueError as e:
+        raise DamagedFile(f"{path}: is damaged (not JSON: {e})") from e
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{path}: is damaged (a JSON object was written, this is a {type(value).__name__})")
+    return value
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in os.fspath(path)
