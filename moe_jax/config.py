@@ -64,7 +64,7 @@ class ModelConfig:
         _one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
         _one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         _one_of("model.positions", self.positions, "learned", "rope")
-        _one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16")
+        _one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16", "float64")
         if self.d_model % self.n_heads:
             refuse("model.n_heads", self.n_heads, f"must divide model.d_model = {self.d_model}")
         if self.positions == "rope" and self.d_model // self.n_heads % 2:

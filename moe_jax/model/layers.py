@@ -1,0 +1,77 @@
+"""Parameters, norms and the dense feed-forward.
+
+    B  sequences of the batch      d  d_model
+    S  positions                   f  d_ff
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moe_jax.config import ModelConfig
+from moe_jax.sharding import Layout
+
+
+def parameter_dtype(config: ModelConfig) -> jnp.dtype:
+    """float32, whatever the compute dtype; float64 where a test computes in it."""
+    return jnp.promote_types(jnp.float32, config.compute_dtype)
+
+
+def weight(config: ModelConfig, key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int) -> nnx.Param:
+    """Truncated normal with std = sqrt(init_scale / fan_in), cut at ±2 init_scale (krajewski2024's code; Switch's scale)."""
+    std = (config.init_scale / fan_in) ** 0.5
+    cut = 2 * config.init_scale / std
+    values = std * jax.random.truncated_normal(key, -cut, cut, shape, jnp.float32)
+    return nnx.Param(values.astype(parameter_dtype(config)), logical_axes=axes)
+
+
+class Norm(nnx.Module):
+    """LayerNorm or RMSNorm over the last axis, in at least float32."""
+
+    def __init__(self, config: ModelConfig, width: int | None = None, kind: str | None = None):
+        self.kind = kind or config.norm
+        width = width or config.d_model
+        dtype = parameter_dtype(config)
+        self.scale = nnx.Param(jnp.ones(width, dtype), logical_axes=(None,))
+        if self.kind == "layernorm":
+            self.bias = nnx.Param(jnp.zeros(width, dtype), logical_axes=(None,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(self.scale.dtype)
+        if self.kind == "layernorm":
+            wide = wide - wide.mean(-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + 1e-5)
+        wide = wide * _rank(self.scale[...], wide.ndim)
+        if self.kind == "layernorm":
+            wide = wide + _rank(self.bias[...], wide.ndim)
+        return wide.astype(x.dtype)
+
+
+def _rank(v: jax.Array, ndim: int) -> jax.Array:
+    return v.reshape((1,) * (ndim - 1) + v.shape)
+
+
+def activate(kind: str, h: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """relu or gelu of h; for swiglu silu(gate) · h."""
+    if kind == "swiglu":
+        return jax.nn.silu(gate) * h
+    return jax.nn.relu(h) if kind == "relu" else jax.nn.gelu(h)
+
+
+class FeedForward(nnx.Module):
+    """The dense twin of the MoE layer, without biases."""
+
+    def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
+        self.config, self.layout = config, layout
+        d, f = config.d_model, config.d_ff
+        keys = jax.random.split(key, 3)
+        self.w_in_dxf = weight(config, keys[0], (d, f), ("embed", None), d)
+        self.w_out_fxd = weight(config, keys[1], (f, d), (None, "embed"), f)
+        if config.gated:
+            self.w_gate_dxf = weight(config, keys[2], (d, f), ("embed", None), d)
+
+    def __call__(self, x_BxSxd: jax.Array) -> jax.Array:
+        dtype, whole = x_BxSxd.dtype, self.layout.whole
+        h_BxSxf = x_BxSxd @ whole(self.w_in_dxf[...].astype(dtype))
+        gate_BxSxf = x_BxSxd @ whole(self.w_gate_dxf[...].astype(dtype)) if self.config.gated else None
+        return activate(self.config.activation, h_BxSxf, gate_BxSxf) @ whole(self.w_out_fxd[...].astype(dtype))

@@ -1,0 +1,96 @@
+"""The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth.
+
+    B  sequences of the batch     d  d_model
+    S  positions                  V  vocabulary
+    L  blocks
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moe_jax.config import Config
+from moe_jax.model.attention import Attention
+from moe_jax.model.layers import FeedForward, Norm, weight
+from moe_jax.model.moe import MoeLayer
+from moe_jax.sharding import Layout
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)); the feed-forward is a MoE layer unless the run is dense."""
+
+    def __init__(self, config: Config, layout: Layout, key: jax.Array):
+        k_attention, k_ff = jax.random.split(key)
+        self.attention_norm = Norm(config.model)
+        self.attention = Attention(config.model, layout, k_attention)
+        self.ff_norm = Norm(config.model)
+        if config.moe is None:
+            self.ff = FeedForward(config.model, layout, k_ff)
+        else:
+            self.moe = MoeLayer(config, layout, k_ff)
+
+    def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        x_BxSxd = x_BxSxd + self.attention(self.attention_norm(x_BxSxd))
+        h_BxSxd = self.ff_norm(x_BxSxd)
+        y_BxSxd, statistics = self.moe(h_BxSxd) if hasattr(self, "moe") else (self.ff(h_BxSxd), {})
+        return x_BxSxd + y_BxSxd, statistics
+
+
+class Transformer(nnx.Module):
+    """Tokens in, hidden states and the layers' statistics out; losses without ever holding all logits."""
+
+    def __init__(self, config: Config, vocabulary_size: int, layout: Layout, key: jax.Array):
+        self.config, self.layout = config, layout
+        m = config.model
+        k_tokens, k_positions, k_blocks, k_head = jax.random.split(key, 4)
+        self.tokens_Vxd = weight(m, k_tokens, (vocabulary_size, m.d_model), (None, "embed"), 1)
+        if m.positions == "learned":
+            self.positions_Sxd = weight(m, k_positions, (config.data.sequence_length, m.d_model), (None, "embed"), 1)
+        # Every parameter of `blocks` has a leading axis of L.
+        self.blocks = nnx.vmap(lambda k: Block(config, layout, k))(jax.random.split(k_blocks, m.n_blocks))
+        if m.final_norm:
+            self.norm = Norm(m)
+        self.head_dxV = weight(m, k_head, (m.d_model, vocabulary_size), ("embed", None), m.d_model)
+
+    def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(hidden_BxSxd before the unembedding, statistics: means over blocks; {} for a dense model)."""
+        m, layout = self.config.model, self.layout
+        dtype = jnp.dtype(m.compute_dtype)
+        x_BxSxd = layout.whole(self.tokens_Vxd[...].astype(dtype))[tokens_BxS]
+        if m.positions == "learned":
+            x_BxSxd = x_BxSxd + layout.whole(self.positions_Sxd[...].astype(dtype))[None, : tokens_BxS.shape[1]]
+        x_BxSxd = layout.constrain(x_BxSxd, "batch", None, None)
+        graph, layers = nnx.split(self.blocks)
+
+        def block(x_BxSxd, layer):
+            x_BxSxd, statistics = nnx.merge(graph, layer)(x_BxSxd)
+            return layout.constrain(x_BxSxd, "batch", None, None), statistics
+
+        x_BxSxd, statistics = jax.lax.scan(jax.checkpoint(block) if m.remat else block, x_BxSxd, layers)
+        if m.final_norm:
+            x_BxSxd = self.norm(x_BxSxd)
+        return x_BxSxd, jax.tree.map(lambda s_L: s_L.mean(), statistics)
+
+    def logits(self, x_BxSxd: jax.Array) -> jax.Array:
+        """logits_BxSxV, in at least float32."""
+        head_dxV = self.layout.whole(self.head_dxV[...].astype(x_BxSxd.dtype))
+        wide = jnp.promote_types(x_BxSxd.dtype, jnp.float32)
+        return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=wide)
+
+    def losses(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""
+        x_BxSxd, statistics = self(windows_BxS1[:, :-1])
+        targets_BxS = windows_BxS1[:, 1:]
+        B, S, d = x_BxSxd.shape
+        step = next(s for s in range(min(S, self.config.model.logits_positions), 0, -1) if S % s == 0)
+
+        @jax.checkpoint  # a chunk's logits are computed again in the backward pass, so all are never there at once
+        def chunk(_, part):
+            x_BxCxd, target_BxC = part
+            logits_BxCxV = self.logits(x_BxCxd)
+            hit_BxC = jnp.take_along_axis(logits_BxCxV, target_BxC[..., None], axis=-1)[..., 0]
+            return None, jax.nn.logsumexp(logits_BxCxV, axis=-1) - hit_BxC
+
+        parts = (x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1), targets_BxS.reshape(B, S // step, step).swapaxes(0, 1))
+        _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
+        return loss_NxBxC.swapaxes(0, 1).reshape(B, S), statistics

@@ -1,0 +1,130 @@
+"""The one place that names mesh axes: the mesh, and logical axes -> mesh axes.
+
+    replica   between slices: parameters are copied
+    data      the batch; and FSDP, parameters are cut along their `embed` axis
+    expert    experts are cut; the batch too, so that every device has tokens of its own
+
+Model code speaks logical names (batch, embed, expert, …) and asks a Layout.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from moe_jax.config import Config, MeshConfig
+from moe_jax.errors import UserError
+
+AXES = ("replica", "data", "expert")  # the batch is cut over all of them, `expert` fastest
+EXPERT = "expert"
+
+# A logical axis that is not listed is not cut.
+_RULES = {"batch": AXES, "embed": "data", "expert": EXPERT}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over `devices` (default: all there are). Raises UserError where the sizes do not give their number."""
+    devices = jax.devices() if devices is None else devices
+    sizes = [getattr(config, axis) for axis in AXES]
+    known = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        shape = ", ".join(f"{axis} {getattr(config, axis)}" for axis in AXES)
+        raise UserError(f"config.mesh: {shape} is not the {len(devices)} devices that are there")
+    # Mesh, not jax.make_mesh: that one makes Explicit axes, and GSPMD is to place what we do not.
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Logical axes on one mesh."""
+
+    mesh: Mesh
+
+    def spec(self, *logical: str | None, shape: Sequence[int] | None = None) -> P:
+        """The PartitionSpec of an array with these logical axes. With `shape`, axes that do not divide stay whole."""
+        names = [_RULES.get(name) for name in logical]
+        if shape is not None:
+            names = [n if n is None or size % self.size(n) == 0 else None for n, size in zip(names, shape, strict=True)]
+        return P(*names)
+
+    def sharding(self, *logical: str | None, shape: Sequence[int] | None = None) -> NamedSharding:
+        return NamedSharding(self.mesh, self.spec(*logical, shape=shape))
+
+    def constrain(self, x: jax.Array, *logical: str | None) -> jax.Array:
+        """x, laid out by its logical axes."""
+        return jax.lax.with_sharding_constraint(x, self.sharding(*logical))
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """x, whole on every device: what FSDP does to a parameter just before its use."""
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P()))
+
+    def size(self, axes: str | Sequence[str]) -> int:
+        """Devices along a mesh axis, or along several."""
+        return math.prod(self.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes))
+
+    @property
+    def batch_parts(self) -> int:
+        return self.size(AXES)
+
+
+def check_fit(config: Config, mesh: Mesh) -> None:
+    """Raises UserError where the batch, the experts or the routing groups cannot be cut over the mesh."""
+    layout = Layout(mesh)
+    part = config.train.batch_sequences // config.train.microbatches
+    shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    if part % layout.batch_parts:
+        raise UserError(
+            f"config.train.batch_sequences = {config.train.batch_sequences}: a microbatch of {part} sequences cannot be cut "
+            f"over {layout.batch_parts} devices (mesh: {shape}); use a multiple, or fewer microbatches"
+        )
+    if config.moe is None:
+        return
+    experts = mesh.shape[EXPERT]
+    if config.moe.n_experts % experts:
+        raise UserError(
+            f"config.mesh.expert = {experts}: must divide the {config.moe.n_experts} experts (E · G = "
+            f"{config.moe.expansion_rate:g} · {config.moe.granularity:g})"
+        )
+    exchange_axes(config, mesh, part // layout.batch_parts)
+
+
+def exchange_axes(config: Config, mesh: Mesh, local_sequences: int) -> tuple[str, ...]:
+    """Mesh axes over which sequences are exchanged for positions, so that each device holds whole routing groups.
+
+    () where a device's `local_sequences` are whole groups already. Raises UserError where no exchange makes them whole."""
+    moe, S = config.moe, config.data.sequence_length
+    options: list[tuple[str, ...]] = [()]
+    if moe.router == "expert_choice":
+        options += [(EXPERT,), ("data", EXPERT)]
+    for axes in options:
+        parts = Layout(mesh).size(axes)
+        if local_sequences * parts % moe.group_sequences == 0 and S % parts == 0:
+            return axes
+    shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    raise UserError(
+        f"config.moe.group_sequences = {moe.group_sequences}: a device holds {local_sequences} sequences of {S} tokens "
+        f"(mesh: {shape}), from which no whole routing groups can be made; use a smaller mesh or larger microbatches"
+    )
+
+
+def format_table(rows: Sequence[tuple[str, tuple[str | None, ...], jax.ShapeDtypeStruct, P]], mesh: Mesh) -> str:
+    """Parameter -> shape -> logical axes -> mesh axes -> bytes on a device, as text."""
+    lines = [("parameter", "shape", "logical axes", "mesh axes", "bytes/device")]
+    total = 0
+    for name, logical, array, spec in rows:
+        local = NamedSharding(mesh, spec).shard_shape(array.shape)
+        size = math.prod(local) * array.dtype.itemsize
+        total += size
+        lines.append(
+            (name, "×".join(map(str, array.shape)), " ".join(a or "-" for a in logical), " ".join(str(s or "-") for s in spec), f"{size:,}")
+        )
+    lines.append(("all parameters", "", "", "", f"{total:,}"))
+    widths = [max(len(line[i]) for line in lines) for i in range(5)]
+    return "\n".join("  ".join(c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in lines)
