@@ -1,0 +1,112 @@
+"""A sweep's folder as the trainer leaves it, without training: losses come from a planted law."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_jax import configfile, grid
+from moe_jax.workdir import Manifest, PlannedRun, RunDir, StoreIdentity, Workdir, plan_runs
+
+STORE = StoreIdentity("stores/python_stdlib_byte", "5e" * 32, 256)
+LAW = {"c": 0.8, "g": 0.5, "gamma": 0.6, "a": 9.0, "alpha": 0.2, "b": 60.0, "beta": 0.35}  # nats, at this tiny size
+WIDTHS, TOKENS, GRANULARITIES = (16, 32, 64), (96_000, 192_000, 384_000), (1, 2, 4)
+
+
+def cells(widths=WIDTHS, tokens=TOKENS, granularities=GRANULARITIES) -> list[grid.Cell]:
+    return grid.product(
+        grid.axis("model.d_model", widths),
+        grid.axis("train.tokens", tokens),
+        grid.axis("moe.granularity", granularities),
+    )
+
+
+def planted_loss(N: float, D: float, G: float) -> float:
+    """krajewski2024's form, nats per token."""
+    p = LAW
+    return p["c"] + (p["g"] / G ** p["gamma"] + p["a"]) / N ** p["alpha"] + p["b"] / D ** p["beta"]
+
+
+def planned_loss(run: PlannedRun) -> float:
+    G = 1 if run.config.moe is None else run.config.moe.granularity
+    return planted_loss(run.counts["n_total_nonemb"], run.counts["tokens"], G)
+
+
+def make(folder: Path, grid_cells: Sequence[grid.Cell] | None = None) -> tuple[Workdir, tuple[PlannedRun, ...]]:
+    """A workdir whose runs are all queued, by the API that sweep uses."""
+    file = configfile.load([f"--config={Path(__file__).parents[1] / 'configs' / 'common.py'}"])
+    planned = plan_runs(grid.expand(file.base.to_dict(), cells() if grid_cells is None else grid_cells), STORE)
+    work = Workdir(str(folder))
+    work.accept(Manifest("tiny", "--config=configs/common.py --config.seed=0", STORE, planned), whole=True)
+    return work, planned
+
+
+def result_of(run: PlannedRun, **changed: Any) -> dict[str, Any]:
+    """result.json of a finished run."""
+    loss = planned_loss(run)
+    values = {
+        "name": run.name, "status": "done", "steps": run.config.steps, "eval_loss": loss,
+        "bits_per_byte": loss / np.log(2), "train_loss": loss - 0.01, "tokens": run.counts["tokens"],
+        "own_tokens": run.counts["tokens"], "trunk": None, "dropped_fraction": 0.02, "wall_seconds": 12.5,
+        "attempts": 1, "times": {"train": 9.0, "eval": 1.0, "checkpoint": 0.5, "compile": 2.0, "data": 0.1},
+        "config_hash": run.config_hash, "mfu": None, "tokens_per_second": 20_000.0, "max_over_mean_load": 1.3,
+        "git_commit": "0" * 40, "device": "cpu",
+    }  # fmt: skip
+    return values | changed
+
+
+def diverged_result_of(run: PlannedRun, step: int) -> dict[str, Any]:
+    nothing = dict.fromkeys(["eval_loss", "bits_per_byte", "train_loss", "dropped_fraction"])
+    tokens = step * run.config.batch_tokens
+    return result_of(
+        run, status="diverged", steps=step, tokens=tokens, own_tokens=tokens, diverged_step=step,
+        last_good_checkpoint=None, **nothing,
+    )  # fmt: skip
+
+
+def begin(work: Workdir, run: PlannedRun, **beat: Any) -> tuple[RunDir, int]:
+    """A run that has started: run.json, an attempt, and with `beat` a heartbeat. Gives its folder and attempt."""
+    folder = work.run_dir(run.name)
+    folder.create()
+    attempt = folder.begin_attempt()
+    folder.write_run(
+        {
+            "name": run.name, "config_hash": run.config_hash, "git_commit": "0" * 40, "device": "cpu",
+            "mesh": {"replica": 1, "data": 1, "expert": 1}, "versions": {"python": "3.11.2", "jax": "0.10.2"},
+            "store": {"path": STORE.path, "sha256": STORE.sha256, "vocabulary_size": 256}, "began": time.time(),
+        }
+    )  # fmt: skip
+    if beat:
+        folder.write_heartbeat(beat)
+    return folder, attempt
+
+
+def finish(work: Workdir, run: PlannedRun, result: dict[str, Any] | None = None) -> RunDir:
+    """A run from its start to its result."""
+    folder, attempt = begin(work, run)
+    result = result_of(run) if result is None else result
+    folder.write_metrics(curve(run, upto=result["steps"]))
+    folder.write_result(result)
+    folder.end_attempt(attempt, 0, "done")
+    return folder
+
+
+def curve(run: PlannedRun, upto: int | None = None) -> list[dict[str, Any]]:
+    """metrics.jsonl's objects: from ln V down to the run's loss."""
+    end, steps = planned_loss(run), run.config.steps
+    at = np.arange(0, steps if upto is None else upto, 5)
+    losses = end + (np.log(256) - end) * np.exp(-8 * at / steps)
+    return [
+        {"step": int(s), "tokens": int(s + 1) * run.config.batch_tokens, "loss": float(x), "learning_rate": 3e-3}
+        for s, x in zip(at, losses, strict=True)
+    ]
+
+
+def set_back(folder: RunDir, seconds: float) -> None:
+    """Makes a run's signs of life older."""
+    for path, field in [(folder.path / "heartbeat.json", "time"), (folder.path / "attempts" / "1.json", "began")]:
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {field: values[field] - seconds}))

@@ -1,0 +1,178 @@
+"""status: every state from files alone, in a table, in JSON, and again with --watch."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import synthetic_sweep as synthetic
+
+from moe_jax import status, tables
+from moe_jax.errors import UserError
+from moe_jax.workdir import STALE_SECONDS, STATES
+
+HALF = {"step": 47, "tokens": 96_256, "loss": 3.25, "tokens_per_second": 1000.0, "phase": "train", "attempt": 1}
+
+
+@pytest.fixture
+def mixed_states(tmp_path):
+    """One run in each state, the others queued; gives the workdir and the run of each state."""
+    work, planned = synthetic.make(tmp_path / "w")
+    of = dict(zip(["done", "diverged", "running", "stale", "failed", "damaged", "stopped"], planned, strict=False))
+    synthetic.finish(work, of["done"])
+    synthetic.finish(work, of["diverged"], synthetic.diverged_result_of(of["diverged"], 20))
+    synthetic.begin(work, of["running"], **HALF)
+    synthetic.set_back(synthetic.begin(work, of["stale"], **HALF)[0], STALE_SECONDS + 60)
+    folder, attempt = synthetic.begin(work, of["failed"], **HALF)
+    folder.end_attempt(attempt, 1, "out of memory: 3 GiB asked,\n\x1b[31m1 GiB there")
+    folder, _ = synthetic.begin(work, of["damaged"], **HALF)
+    folder.result_path.write_text('{"name": "torn')
+    folder, attempt = synthetic.begin(work, of["stopped"], **HALF)
+    folder.end_attempt(attempt, 75, "asked to stop")
+    return work, of
+
+
+def test_each_state_is_told_from_files(mixed_states):
+    work, of = mixed_states
+    snap = status.snapshot(work)
+    seen = {line.name: line for line in snap.lines}
+    for state in STATES:
+        name = of["stopped" if state == "queued" else state].name
+        assert seen[name].state == state
+    assert snap.totals == {"queued": 21, "running": 1, "stale": 1, "failed": 1, "diverged": 1, "done": 1, "damaged": 1}
+    assert "out of memory" in seen[of["failed"].name].sentence
+    assert "result.json" in seen[of["damaged"].name].sentence
+    assert "step 20" in seen[of["diverged"].name].sentence
+    assert not snap.finished
+
+
+def test_progress_and_time_left_of_a_running_run(mixed_states):
+    work, of = mixed_states
+    line = next(line for line in status.snapshot(work).lines if line.state == "running")
+    run = of["running"]
+    assert (line.step, line.steps) == (47, run.config.steps)
+    assert line.seconds_left == pytest.approx((run.config.steps - 47) * run.config.batch_tokens / 1000)
+    assert (line.train_loss, line.eval_loss, line.tokens_per_second) == (3.25, None, 1000.0)
+    assert 0 <= line.age_seconds < 60
+
+
+def test_done_share_of_the_flops(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w")
+    assert status.snapshot(work).flops_done == 0
+    synthetic.finish(work, planned[-1])
+    expected = planned[-1].counts["train_flops"] / sum(run.counts["train_flops"] for run in planned)
+    assert status.snapshot(work).flops_done == pytest.approx(expected)
+    for run in planned[:-1]:
+        synthetic.finish(work, run)
+    snap = status.snapshot(work)
+    assert snap.flops_done == pytest.approx(1)
+    assert snap.finished
+
+
+def test_plain_lines_outside_a_terminal(mixed_states, capsys):
+    work, of = mixed_states
+    assert status.main(["--workdir", str(work.path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert sum(run.name in line for line in lines for run in [of["done"]]) == 1
+    failed = next(line for line in lines if line.startswith(f"{of['failed'].name} (failed)"))
+    assert failed.endswith("out of memory: 3 GiB asked, [31m1 GiB there")  # one line, without the escape sequence
+    assert lines[-1].startswith("27 runs: 21 queued, 1 running, 1 stale, 1 failed, 1 diverged, 1 done, 1 damaged; ")
+
+
+def test_json_holds_what_the_table_shows(mixed_states, capsys):
+    work, of = mixed_states
+    assert status.main(["--workdir", str(work.path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(told["totals"].values()) == len(told["runs"]) == 27
+    running = next(run for run in told["runs"] if run["name"] == of["running"].name)
+    assert running["step"] == 47 and running["state"] == "running" and running["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        {"loss": "<b>", "tokens_per_second": "fast", "phase": ["x"]},
+        {"loss": None, "tokens_per_second": 0},
+        {"loss": float("inf"), "tokens_per_second": True},
+    ],
+)
+def test_a_foreign_heartbeat_is_not_believed(tmp_path, capsys, beat):
+    work, planned = synthetic.make(tmp_path / "w")
+    folder, _ = synthetic.begin(work, planned[0], step=3)
+    (folder.path / "heartbeat.json").write_text(json.dumps({"step": 3, "time": time.time()} | beat))
+    line = status.snapshot(work).lines[0]
+    assert (line.state, line.train_loss, line.seconds_left) == ("running", None, None)
+    assert status.main(["--workdir", str(work.path)]) == 0
+    assert planned[0].name in capsys.readouterr().out
+
+
+def test_watch_ends_when_no_run_is_waited_for(tmp_path, capsys):
+    work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], granularities=[1, 2]))
+    for run in planned[1:]:
+        synthetic.finish(work, run)
+    threading.Timer(0.3, lambda: synthetic.finish(work, planned[0])).start()
+    assert status.main(["--workdir", str(work.path), "--watch", "--every", "0.05"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 queued" in lines[0]
+    assert "6 done; 100% of the FLOPs done" in lines[-1]
+    assert len(lines) == len(set(lines))  # nothing is said twice in a log file
+
+
+def test_json_watch_gives_an_object_a_line(tmp_path, capsys):
+    work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], tokens=[96_000], granularities=[1]))
+    synthetic.finish(work, planned[0])
+    assert status.main(["--workdir", str(work.path), "--watch", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["totals"] == {"done": 1}
+
+
+def test_no_sweep_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"holds no sweep \(no sweep.json\)"):
+        status.main(["--workdir", str(tmp_path)])
+    with pytest.raises(UserError, match="--every=0: must be above 0"):
+        status.main(["--workdir", str(tmp_path), "--every", "0"])
+
+
+def test_the_rich_table_shows_markup_as_text(tmp_path):
+    from rich.console import Console
+
+    table = tables.Table(["run", ">loss"], [["[red]x[/red]", "1.0"], ["[/]", "\x1b[2J"]], ["green", ""])
+    console = Console(record=True, width=60, file=io.StringIO())
+    console.print(tables.rich_table(table))
+    text = console.export_text()
+    assert "[red]x[/red]" in text and "[/]" in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "–"), (0, "0"), (0.58, "0.58"), (34_816, "34.8k"), (999_999, "1M"), (3_652_190_208, "3.65B"), (950, "950")],
+)
+def test_short_numbers(value, said):
+    assert tables.short(value) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "–"),
+        (0.4, "0 s"),
+        (89, "89 s"),
+        (600, "10 min"),
+        (5400, "1 h 30 min"),
+        (3 * 86400 + 4 * 3600, "3 d 04 h"),
+    ],
+)
+def test_durations(seconds, said):
+    assert tables.duration(seconds) == said
+
+
+def test_status_and_collect_import_nothing_heavy():
+    code = "import sys, moe_jax.status, moe_jax.collect; print([m for m in sys.modules if m in %r])"
+    heavy = ("jax", "flax", "matplotlib", "pandas", "tensorflow", "scipy", "rich")
+    done = subprocess.run([sys.executable, "-c", code % (heavy,)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
