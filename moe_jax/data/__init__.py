@@ -1,0 +1,1 @@
+"""Text -> token store -> batches. Only `prepare` writes; training reads the store and nothing else."""

@@ -1,0 +1,99 @@
+"""Which tokens a step sees: a function of (seed, step) and of nothing else, on any number of hosts.
+
+So the state of the data is the step: resuming needs no replay, and each host reads its own rows only. Window i of a
+split is tokens [i·L, i·L + L]: inputs are its first L tokens, targets its last L, and no token is a target twice.
+"""
+
+import functools
+import itertools
+
+import numpy as np
+
+from moe_jax.data.permutation import permute
+from moe_jax.data.store import Store
+from moe_jax.errors import UserError
+
+# Held-out tokens are counted so many at a time.
+STRETCH_TOKENS = 2**20
+
+Rows = slice | np.ndarray
+
+
+class Batches:
+    """Training batches: the windows of the train split, in a new order each epoch.
+
+    Raises UserError if the split does not hold one window.
+    """
+
+    def __init__(self, store: Store, sequence_length: int, batch_sequences: int, seed: int, repeat: bool = False):
+        self.store = store
+        self.sequence_length = sequence_length
+        self.batch_sequences = batch_sequences
+        self.seed = seed
+        self.repeat = repeat
+        self.n_windows = _n_windows(store, "train", sequence_length)
+
+    @property
+    def tokens_available(self) -> int:
+        """Tokens of one epoch."""
+        return self.n_windows * self.sequence_length
+
+    def check(self, tokens_asked: int) -> None:
+        """Raises UserError if that many tokens need a second epoch and `repeat` does not allow it."""
+        if tokens_asked > self.tokens_available and not self.repeat:
+            raise UserError(
+                f"train.tokens={tokens_asked} is more than the {self.tokens_available} tokens that {self.store.path} "
+                f"holds in windows of {self.sequence_length}; ask for fewer, prepare a larger store, or allow "
+                "repetition with data.repeat=True"
+            )
+
+    def batch(self, step: int, rows: Rows = slice(None)) -> np.ndarray:
+        """The asked rows of the step's batch: int32 [rows, L + 1]."""
+        places = step * self.batch_sequences + np.arange(self.batch_sequences, dtype=np.int64)[rows]
+        epochs, places = np.divmod(places, self.n_windows)
+        windows = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            windows[epochs == epoch] = permute(places[epochs == epoch], self.n_windows, self.seed, epoch)
+        return self.store.windows("train", windows * self.sequence_length, self.sequence_length + 1)
+
+
+class HeldOut:
+    """The evaluation set: the first `sequences` windows of the held-out split, in store order.
+
+    Raises UserError if the split holds fewer.
+    """
+
+    def __init__(self, store: Store, sequence_length: int, sequences: int):
+        held = _n_windows(store, "heldout", sequence_length)
+        if sequences > held:
+            raise UserError(
+                f"eval.sequences={sequences} is more than the {held} windows of {sequence_length} tokens that the "
+                f"held-out part of {store.path} holds ({store.info.tokens['heldout']} tokens)"
+            )
+        self.store = store
+        self.sequence_length = sequence_length
+        self.sequences = sequences
+        self.tokens = sequences * sequence_length  # targets
+
+    def batch(self, rows: Rows = slice(None)) -> np.ndarray:
+        """The asked windows: int32 [rows, L + 1]."""
+        starts = np.arange(self.sequences, dtype=np.int64)[rows] * self.sequence_length
+        return self.store.windows("heldout", starts, self.sequence_length + 1)
+
+    @functools.cached_property
+    def bytes(self) -> int:
+        """Bytes of text that the targets of all windows stand for."""
+        # The windows lie side by side, so their targets are tokens 1..self.tokens of the split.
+        cuts = [*range(1, self.tokens + 1, STRETCH_TOKENS), self.tokens + 1]
+        stretches = itertools.pairwise(cuts)
+        return sum(self.store.bytes_of(self.store.windows("heldout", np.array([a]), b - a)) for a, b in stretches)
+
+
+def _n_windows(store: Store, split: str, sequence_length: int) -> int:
+    n = (store.info.tokens[split] - 1) // sequence_length
+    if n < 1:
+        raise UserError(
+            f"data.sequence_length={sequence_length} does not fit once into the {store.info.tokens[split]} {split} "
+            f"tokens of {store.path}"
+        )
+    return n

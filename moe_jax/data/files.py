@@ -1,0 +1,58 @@
+"""Whole files, local or gs://: they appear complete or not at all."""
+
+import errno
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from etils import epath
+
+_OS_ERROR = re.compile(r"OS error (\d+)")
+_DISK_FULL = "No space left on device"
+
+
+@contextmanager
+def writing(path: epath.Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its place at `path` when the block ends without an exception.
+
+    The temporary name is unique: a writer that outlives a kill -9 of its parent cannot spoil what its successor writes.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with temporary.open("wb") as f:
+            yield f
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: epath.Path, fields: dict[str, Any]) -> None:
+    """One line a field, in the dict's order, so that long lists stay out of a reader's way."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items())
+    with writing(path) as f:
+        f.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def read_json(path: epath.Path) -> Any:
+    """Raises FileNotFoundError, or ValueError where the content is not JSON in UTF-8."""
+    return json.loads(path.read_bytes())
+
+
+@contextmanager
+def os_errors(path: epath.Path) -> Iterator[None]:
+    """Gives TensorStore's errors, all ValueError, the class they would have from Python's own files."""
+    try:
+        yield
+    except ValueError as e:
+        if found := _OS_ERROR.search(str(e)):
+            code = int(found[1])
+        elif _DISK_FULL in str(e):
+            code = errno.ENOSPC
+        else:
+            raise
+        raise OSError(code, os.strerror(code), os.fspath(path)) from e

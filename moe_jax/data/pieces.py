@@ -1,0 +1,92 @@
+"""One source shard -> the tokens of its documents, a file for each split: the resumable half of `prepare`.
+
+A piece is finished when its `.json` is there, which is written last.
+"""
+
+import collections
+import dataclasses
+
+import numpy as np
+from etils import epath
+
+from moe_jax.data import files, workers
+from moe_jax.data.sources import Source
+from moe_jax.data.store import SPLITS, token_dtype
+from moe_jax.data.vocabularies import Vocabulary
+
+# Tokens are handed to the file, and to the progress bar, so many bytes of text at a time.
+_BUFFER_BYTES = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What came of one source shard; counts by split."""
+
+    fingerprint: str
+    tokens: dict[str, int]
+    bytes: dict[str, int]
+    token_bytes: dict[str, int]
+    documents: dict[str, int]
+    skipped: dict[str, int]
+
+
+def token_file(folder: epath.Path, shard: int, split: str) -> epath.Path:
+    return folder / f"{shard:06d}-{split}.tokens"
+
+
+def fingerprint(source: Source, vocabulary: Vocabulary, shard: int) -> str:
+    """Changes when the shard's content or the vocabulary does: what was made of another is made again."""
+    return f"{source.fingerprint(shard)} {vocabulary.describe()}"
+
+
+def finished(folder: epath.Path, shard: int, expected: str) -> Piece | None:
+    """The shard's piece, if it is done and has the expected fingerprint."""
+    try:
+        piece = Piece(**files.read_json(folder / f"{shard:06d}.json"))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return piece if piece.fingerprint == expected else None
+
+
+def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int) -> Piece:
+    """Reads the shard, writes its tokens, each document's followed by the end-of-document token."""
+    made_of = fingerprint(source, vocabulary, shard)
+    lengths = vocabulary.byte_lengths()
+    end = np.array([vocabulary.end_of_document])
+    dtype = token_dtype(vocabulary.size)
+    counts = {name: dict.fromkeys(SPLITS, 0) for name in ("tokens", "bytes", "token_bytes", "documents")}
+    skipped: collections.Counter[str] = collections.Counter()
+
+    outputs = [files.writing(token_file(folder, shard, split)) for split in SPLITS]
+    with outputs[0] as train, outputs[1] as heldout:
+        sink = dict(zip(SPLITS, (train, heldout), strict=True))
+        held: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+        text_bytes = 0
+
+        def flush() -> None:
+            nonlocal text_bytes
+            for split, parts in held.items():
+                if not parts:
+                    continue
+                tokens = np.concatenate(parts)
+                sink[split].write(tokens.astype(dtype).tobytes())
+                counts["tokens"][split] += len(tokens)
+                counts["token_bytes"][split] += int(lengths[tokens].sum())
+                workers.count(len(tokens))
+                parts.clear()
+            text_bytes = 0
+
+        for document in source.documents(shard, lambda reason: skipped.update([reason])):
+            tokens = vocabulary.encode(document.text) if document.tokens is None else document.tokens
+            held[document.split] += [tokens, end]
+            n_bytes = len(document.text.encode())
+            counts["bytes"][document.split] += n_bytes
+            counts["documents"][document.split] += 1
+            text_bytes += n_bytes
+            if text_bytes >= _BUFFER_BYTES:
+                flush()
+        flush()
+
+    piece = Piece(made_of, skipped=dict(sorted(skipped.items())), **counts)
+    files.write_json(folder / f"{shard:06d}.json", dataclasses.asdict(piece))
+    return piece

@@ -1,0 +1,67 @@
+"""Loads the next batches in a thread while the device works on this one."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Prefetcher(Generic[T]):
+    """Iterates over (step, load(step)) for first ≤ step < last, at most `depth` steps ahead.
+
+    What `load` raises is raised by the iterator, at its step. Use as a context manager: leaving it ends the thread.
+    """
+
+    def __init__(self, load: Callable[[int], T], first: int, last: int, depth: int = 2):
+        self.waited = 0.0  # seconds that the consumer has waited for batches so far
+        self._load, self._steps = load, range(first, last)
+        self._ready: queue.Queue = queue.Queue(depth)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        for step in self._steps:
+            began = time.perf_counter()
+            loaded, error = self._ready.get()
+            self.waited += time.perf_counter() - began
+            if error is not None:
+                raise error
+            yield step, loaded
+
+    def close(self) -> None:
+        """Ends the thread, after the load it is in; harmless if called twice."""
+        self._closing.set()
+        while self._thread.is_alive():
+            with_room_again(self._ready)
+            self._thread.join(0.01)
+
+    def __enter__(self) -> "Prefetcher[T]":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        for step in self._steps:
+            if self._closing.is_set():
+                return
+            try:
+                item = (self._load(step), None)
+            except BaseException as e:  # the consumer's to handle, whatever it is
+                item = (None, e)
+            self._ready.put(item)
+            if item[1] is not None:
+                return
+
+
+def with_room_again(full: queue.Queue) -> None:
+    """Drops what waits in the queue, so that a blocked put returns."""
+    while True:
+        try:
+            full.get_nowait()
+        except queue.Empty:
+            return

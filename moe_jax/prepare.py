@@ -1,0 +1,89 @@
+"""`moe-jax prepare`: text -> token store, in parallel, resumable; run again on a finished store it does nothing."""
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+from moe_jax import command, errors
+
+DESCRIPTION = """Makes the token store that training reads: each document's tokens and an end-of-document token,
+one document after another.
+Stopped at any moment, the same command goes on where it was; on a finished store it does nothing.
+
+mixtures:
+  python_stdlib    Python's own standard library: 12 MB of text that is on every machine (default)
+
+vocabularies:
+  byte             UTF-8 bytes (default)
+  bpe:SIZE         a SentencePiece BPE of SIZE pieces, trained on the source
+  PATH.model       a SentencePiece model"""
+
+
+def main(argv: Sequence[str]) -> int | None:
+    from moe_jax import configfile
+
+    parser = command.parser("prepare", f"{DESCRIPTION}\n\n{configfile.HELP}")
+    parser.add_argument("--store", help="folder or gs:// [the config's data.store, or stores/MIXTURE-VOCABULARY]")
+    parser.add_argument("--mixture", help="what to read [the config's data.mixture]")
+    parser.add_argument("--vocabulary", help="what to make tokens with [the config's data.vocabulary]")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes [one a core: %(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="chooses what is held out [0]")
+    config_args, others = configfile.split(argv)
+    args = parser.parse_args(others)
+    if args.workers < 1:
+        raise errors.UserError(f"--workers={args.workers}: must be at least 1")
+
+    from moe_jax.data import build, corpus
+
+    data = configfile.load(config_args).config.data if config_args else None
+    mixture = args.mixture or (data.mixture if data else corpus.NAME)
+    vocabulary = args.vocabulary or (data.vocabulary if data else "byte")
+    store = args.store or (data.store if data else f"stores/{_file_name(mixture)}-{_file_name(vocabulary)}")
+    settings = build.Settings(mixture, vocabulary, args.seed)
+    if info := build.existing(store, settings):
+        build.clean_up(store)
+        print(f"{store} is finished: {_summary(info)}")
+        return errors.DONE
+    with _sigterm_as_interrupt():
+        info = build.build(store, _source(mixture, args.seed), settings, args.workers)
+    print(f"{store}: {_summary(info)}")
+    return errors.DONE
+
+
+def _source(mixture: str, seed: int):
+    from moe_jax.data import corpus
+
+    if mixture == corpus.NAME:
+        return corpus.PythonLibrary(seed)
+    raise errors.UserError(f"data.mixture={mixture}: there is {corpus.NAME}")
+
+
+def _summary(info) -> str:
+    tokens = ", ".join(f"{info.tokens[s]:,} {s} tokens of {info.documents[s]:,} documents" for s in info.tokens)
+    skipped = "".join(f"; skipped {n:,} documents ({reason})" for reason, n in info.skipped.items())
+    return f"{tokens}; vocabulary of {info.vocabulary_size:,}; sha256 {info.sha256[:12]}{skipped}"
+
+
+def _file_name(spec: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in spec.rstrip("/").split("/")[-1])
+
+
+@contextmanager
+def _sigterm_as_interrupt():
+    """Being asked to stop is no failure: exit code 75, and the same command goes on."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(command.run(main))

@@ -1,0 +1,51 @@
+"""Small sources and stores for the tests of the data side."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from moe_jax.data import build
+from moe_jax.data.sources import Document
+from moe_jax.data.store import open_store
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """A source whose shards are given: each a tuple of (split, text)."""
+
+    shards: tuple
+    name: str = "texts"
+
+    @property
+    def n_shards(self):
+        return len(self.shards)
+
+    def fingerprint(self, shard):
+        return hashlib.sha256(repr(self.shards[shard]).encode()).hexdigest()
+
+    def documents(self, shard, skip):
+        for split, text in self.shards[shard]:
+            yield Document(split, text)
+
+    def describe(self):
+        return {"name": self.name}
+
+
+def words(seed, n_documents, n_words=40):
+    """Documents of made-up words, the first of them held out."""
+    rng = np.random.default_rng(seed)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz    "))
+    texts = ["".join(letters[rng.integers(0, 30, n_words * 5)]) for _ in range(n_documents)]
+    return tuple(("train" if i else "heldout", text) for i, text in enumerate(texts))
+
+
+def make_store(path, source=None, vocabulary="byte", workers=1):
+    source = source or Texts(tuple(words(s, 10) for s in range(3)))
+    build.build(str(path), source, build.Settings(source.name, vocabulary, 0), workers)
+    return open_store(str(path))
+
+
+def contents(folder):
+    """Relative path -> bytes of every file below the folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,0 +1,56 @@
+import threading
+import time
+
+import pytest
+
+from moe_jax.data.prefetch import Prefetcher
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def test_gives_every_step_in_order():
+    with Prefetcher(lambda step: step * step, 3, 50) as batches:
+        assert list(batches) == [(s, s * s) for s in range(3, 50)]
+
+
+def test_an_error_comes_out_at_its_step():
+    def load(step):
+        if step == 5:
+            raise RuntimeError("no step 5")
+        return step
+
+    seen = []
+    with pytest.raises(RuntimeError, match="no step 5"), Prefetcher(load, 0, 10) as batches:
+        seen.extend(step for step, _ in batches)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 3])
+def test_stops_cleanly_in_the_middle(consumed):
+    with Prefetcher(lambda step: step, 0, 10**9) as batches:
+        for _, _ in zip(range(consumed), batches, strict=False):
+            pass
+    batches.close()
+
+
+def test_stays_at_most_depth_ahead():
+    loaded = []
+    with Prefetcher(loaded.append, 0, 100, depth=3) as batches:
+        next(iter(batches))
+        time.sleep(0.05)
+        assert len(loaded) <= 1 + 3 + 1  # taken, waiting, and the one that waits for room
+
+
+def test_measures_how_long_the_consumer_waited():
+    with Prefetcher(lambda step: time.sleep(0.02), 0, 5) as slow:
+        list(slow)
+    assert slow.waited > 0.08
+    with Prefetcher(lambda step: step, 0, 5) as fast:
+        for _ in fast:
+            time.sleep(0.02)
+    assert fast.waited < 0.05

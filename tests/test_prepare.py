@@ -1,0 +1,327 @@
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from data_stores import Texts, contents, make_store, words
+from etils import epath
+
+from moe_jax import command, prepare
+from moe_jax.data import assembly, build, pieces, store, workers
+from moe_jax.data.store import open_store
+from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
+
+SOURCE = Texts(tuple(words(s, 10) for s in range(6)))
+
+
+def run(capsys, *flags):
+    """Exit code, standard output and the sentences on standard error of `moe-jax prepare`."""
+    code = command.run(prepare.main, flags)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_prepares_the_embedded_corpus_and_then_has_nothing_to_do(tmp_path, capsys):
+    flags = [f"--store={tmp_path / 's'}", "--workers=1"]
+    code, out, err = run(capsys, *flags)
+    assert (code, err) == (DONE, "")
+    info = open_store(str(tmp_path / "s")).info
+    assert f"{info.tokens['train']:,} train tokens" in out
+    assert info.source["name"] == "python_stdlib"
+    assert info.source["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert info.tokens["train"] == info.bytes["train"] + info.documents["train"]
+    assert not (tmp_path / "s" / store.UNFINISHED_NAME).exists()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    code, out, err = run(capsys, *flags)
+    assert (code, err) == (DONE, "")
+    assert "is finished" in out
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_finished_store_is_never_overwritten_with_another(tmp_path, capsys):
+    path = tmp_path / "s"
+    assert run(capsys, f"--store={path}", "--workers=1")[0] == DONE
+    before = contents(path)
+    for flag, field in [("--vocabulary=bpe:300", "vocabulary"), ("--seed=1", "seed")]:
+        code, _, err = run(capsys, f"--store={path}", flag)
+        assert code == BAD_INPUT
+        assert f"was made with {field}=" in err
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("vocabulary", ["byte", "bpe:300"])
+def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch, vocabulary):
+    make_store(tmp_path / "one", SOURCE, vocabulary, workers=1)
+    make_store(tmp_path / "three", SOURCE, vocabulary, workers=3)
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+class Killed(BaseException):
+    """Stands for kill -9 at a chosen moment: nothing catches it."""
+
+
+def _killed(*_):
+    raise Killed
+
+
+def _kill_at(monkeypatch, moment):
+    """Dies at the moment-th file that `prepare` finishes (before or after it takes its place)."""
+    finished = 0
+
+    def replace(temporary, path):
+        nonlocal finished
+        finished += 1
+        if finished == moment and moment % 2:
+            raise Killed
+        os.replace(temporary, path)
+        if finished == moment:
+            raise Killed
+
+    monkeypatch.setattr(type(epath.Path("x")), "replace", replace)
+
+
+def test_killed_at_every_file_and_resumed_gives_the_same_store(tmp_path, monkeypatch):
+    make_store(tmp_path / "whole", SOURCE, "bpe:300")
+    expected = contents(tmp_path / "whole")
+    deaths = 0
+    for moment in range(1, 100):
+        path = tmp_path / f"killed{moment}"
+        with monkeypatch.context() as patch:
+            _kill_at(patch, moment)
+            try:
+                make_store(path, SOURCE, "bpe:300")
+                break
+            except Killed:
+                deaths += 1
+        make_store(path, SOURCE, "bpe:300")
+        assert contents(path) == expected
+    assert deaths > 2 * SOURCE.n_shards
+
+
+def test_finished_shards_are_not_done_again(tmp_path, monkeypatch):
+    made, written = [], []
+    monkeypatch.setattr(pieces, "make", lambda *a, real=pieces.make: made.append(a[-1]) or real(*a))
+    monkeypatch.setattr(assembly, "write_shard", lambda *a, real=assembly.write_shard: written.append(a[3]) or real(*a))
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_info", _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", SOURCE)
+    make_store(tmp_path / "s", SOURCE)
+    assert made == list(range(6))
+    assert written == list(store.SPLITS)
+
+
+@pytest.mark.parametrize("killed_before", ["_assemble", "write_info"])
+@pytest.mark.parametrize("n_documents", [10, 20])
+def test_what_was_made_of_another_content_is_done_again(tmp_path, monkeypatch, killed_before, n_documents):
+    changed = Texts((*SOURCE.shards[:3], words(99, n_documents), *SOURCE.shards[4:]))
+    with monkeypatch.context() as patch:
+        patch.setattr(build, killed_before, _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", SOURCE)
+    make_store(tmp_path / "s", changed)
+    make_store(tmp_path / "fresh", changed)
+    assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
+
+
+COMMAND = [sys.executable, "-m", "moe_jax.prepare"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, workers):
+    flags = [f"--store={tmp_path / 's'}", "--vocabulary=bpe:400", f"--workers={workers}"]
+    child = subprocess.Popen([*COMMAND, *flags], stderr=subprocess.PIPE, text=True)
+    pieces_folder = tmp_path / "s" / store.UNFINISHED_NAME / "pieces"
+    while child.poll() is None and not list(pieces_folder.glob("*.json")):
+        time.sleep(0.005)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == STOPPED
+    assert "goes on where it was" in child.stderr.read()
+    child.stderr.close()
+    done = {p: p.stat().st_mtime_ns for p in pieces_folder.glob("*.json")}
+    assert 0 < len(done) < 16
+    assert subprocess.run([*COMMAND, *flags], capture_output=True).returncode == DONE
+    assert open_store(str(tmp_path / "s")).info.documents["train"] > 500
+
+
+def test_imports_neither_tensorflow_nor_jax_for_the_embedded_corpus(tmp_path):
+    code = (
+        "import sys; from moe_jax import command, prepare\n"
+        f"code = command.run(prepare.main, ['--store={tmp_path / 's'}', '--workers=1'])\n"
+        "print(code, *(m for m in ('tensorflow', 'seqio', 'jax') if m in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "0"
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    _, out, _ = run(capsys, f"--store={tmp_path / 's'}", "--workers=1")
+    assert "tokenise source shards: 16/16" in out
+    assert "tokens/s" in out
+    assert "\x1b" not in out
+
+
+def test_the_config_says_what_to_prepare_and_flags_say_otherwise(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(build, "existing", lambda store, settings: asked.append((store, settings)) or FINISHED)
+    monkeypatch.setattr(build, "clean_up", lambda store: None)
+    smoke = pathlib.Path(__file__).parents[1] / "configs" / "smoke.py"
+    config = [f"--config={smoke}", "--config.data.store=elsewhere", "--config.data.vocabulary=bpe:512"]
+    assert run(capsys, *config)[0] == DONE
+    assert run(capsys, *config, "--store=here", "--seed=4")[0] == DONE
+    assert run(capsys)[0] == DONE
+    assert asked == [
+        ("elsewhere", build.Settings("python_stdlib", "bpe:512", 0)),
+        ("here", build.Settings("python_stdlib", "bpe:512", 4)),
+        ("stores/python_stdlib-byte", build.Settings("python_stdlib", "byte", 0)),
+    ]
+
+
+FINISHED = store.StoreInfo(
+    *({split: 1 for split in store.SPLITS} for _ in range(4)), {}, 3, 1, {}, (0, 0, 1), {}, {}, "0" * 64
+)  # fmt: skip
+
+
+BAD_FLAGS = {
+    "--workers=0": "at least 1",
+    "--workers=many": "invalid int",
+    "--vocabulary=bpe:3": "bpe:SIZE",
+    "--vocabulary=words": "there are byte",
+    "--vocabulary=none.model": "none.model",
+    "--mixture=c5": "c5",
+    "--colour=red": "unrecognized arguments",
+}
+
+
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+def test_bad_flags_are_one_sentence_and_leave_nothing_behind(tmp_path, flag):
+    path = tmp_path / "s"
+    done = subprocess.run([*COMMAND, f"--store={path}", flag], capture_output=True, text=True)
+    assert done.returncode == BAD_INPUT
+    assert BAD_FLAGS[flag] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("files_there", [[], ["a.py"]])
+def test_an_empty_corpus_is_one_sentence(tmp_path, capsys, monkeypatch, files_there):
+    (tmp_path / "lib").mkdir()
+    for name in files_there:
+        (tmp_path / "lib" / name).write_text("")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "lib"))
+    code, _, err = run(capsys, f"--store={tmp_path / 's'}")
+    assert code == BAD_INPUT
+    assert "is too small" in err
+    assert err.count("\n") == 1
+
+
+def test_an_unreadable_corpus_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "lib"))
+    code, _, err = run(capsys, f"--store={tmp_path / 's'}")
+    assert code == BAD_INPUT
+    assert "cannot be read" in err
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, f"--store={tmp_path / 'file' / 's'}")
+    assert code == FAILED
+    assert "cannot be written" in err
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("mine")
+    code, _, err = run(capsys, f"--store={tmp_path}")
+    assert code == BAD_INPUT
+    assert "holds other things" in err
+    assert contents(tmp_path) == {"thesis.tex": b"mine"}
+
+
+FULL_DISK = """mount -t tmpfs -o size={size} tmpfs {folder} || exit 77
+{python} -m moe_jax.prepare --store={folder}/s --workers=1
+code=$?
+echo left: $(find {folder}/s -name '.*' -type f | wc -l)
+exit $code"""
+
+
+@pytest.mark.parametrize("size", ["5m", "25m"])  # too small for the pieces (24 MB), then for the arrays (as much again)
+def test_a_full_disk_is_one_sentence(tmp_path, size):
+    script = FULL_DISK.format(size=size, folder=tmp_path, python=sys.executable)
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system of a given size can be mounted here")
+    assert done.returncode == FAILED
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "left: 0" in done.stdout
+
+
+def _fail(argument):
+    if argument == 3:
+        raise OSError(errno.ENOSPC, "full", "there")
+    return argument
+
+
+def _die(argument):
+    os._exit(9)
+
+
+def test_what_a_worker_raises_is_raised_here():
+    with pytest.raises(OSError) as e:
+        list(workers.each(_fail, range(6), 2))
+    assert (e.value.errno, e.value.filename) == (errno.ENOSPC, "there")
+
+
+def test_a_worker_that_dies_is_one_sentence():
+    with pytest.raises(WorkFailed, match="a worker died"):
+        list(workers.each(_die, range(6), 2))
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    code = (
+        "import os, time\nfrom moe_jax.data import workers\n"
+        f"open({str(tmp_path / 'main')!r}, 'w').write(str(os.getpid()))\n"
+        "for _ in workers.each(time.sleep, [60, 61], 2): pass"
+    )
+    script = tmp_path / "main.py"
+    script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.split("\n")))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    children_file = f"/proc/{parent.pid}/task/{parent.pid}/children"
+    deadline = time.time() + 30
+    while time.time() < deadline and len(children := _children(children_file)) < 3:  # two and the resource tracker
+        time.sleep(0.05)
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    while time.time() < deadline and any(map(_alive, children)):
+        time.sleep(0.05)
+    assert len(children) == 3
+    assert not any(map(_alive, children))
+
+
+def _children(file):
+    try:
+        with open(file) as f:
+            return [int(pid) for pid in f.read().split()]
+    except FileNotFoundError:
+        pytest.skip("this system does not list the children of a process")
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().split(") ")[-1][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_store_json_is_readable_by_people(tmp_path):
+    make_store(tmp_path / "s")
+    text = (tmp_path / "s" / "store.json").read_text()
+    fields = json.loads(text)
+    assert len(text.splitlines()) == len(fields) + 2
