@@ -135,4 +135,5 @@ def _table(rows: Sequence[Row]) -> tables.Table:
         )
         for row in rows
     ]  # fmt: skip
-    return tables.Table(headings, cells, ["red" if row["status"] == "diverged" else "" for row in rows])
+    styles = ["red" if row["status"] == "diverged" else "" for row in rows]
+    return tables.Table(headings, cells, styles, spare=[">wall", ">bits/byte", ">train loss", ">dropped"])

@@ -132,7 +132,8 @@ def table(snap: Snapshot, *, urgent_first: bool = False) -> tables.Table:
         )
         for line in lines
     ]  # fmt: skip
-    return tables.Table(headings, rows, [_STYLES.get(line.state, "red") for line in lines])
+    styles = [_STYLES.get(line.state, "red") for line in lines]
+    return tables.Table(headings, rows, styles, spare=[">starts", ">last seen", ">tokens/s", ">%", ">train loss"])
 
 
 def words(snap: Snapshot) -> list[str]:
@@ -201,10 +202,12 @@ def _watch_terminal(work: Workdir, every: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(console=Console(), auto_refresh=False) as live:
+    console = Console()
+    with Live(console=console, auto_refresh=False) as live:
         while True:
             snap = snapshot(work)
-            live.update(Group(*map(Text, words(snap)), tables.rich_table(table(snap, urgent_first=True))), refresh=True)
+            runs = table(snap, urgent_first=True).fitted(console.width)
+            live.update(Group(*map(Text, words(snap)), tables.rich_table(runs)), refresh=True)
             if snap.finished:
                 return
             time.sleep(every)

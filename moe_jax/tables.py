@@ -17,6 +17,20 @@ class Table:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     styles: Sequence[str] = ()  # of each row, for a terminal: rich's names
+    spare: Sequence[str] = ()  # headings to do without on a narrow terminal, the most dispensable first
+
+    def without(self, heading: str) -> "Table":
+        """The table less one column."""
+        kept = [i for i, h in enumerate(self.headings) if h != heading]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return dataclasses.replace(self, headings=[self.headings[i] for i in kept], rows=rows)
+
+    def fitted(self, width: int) -> "Table":
+        """The table without as many spare columns as it takes to be at most so wide, if that is possible."""
+        table, spare = self, list(self.spare)
+        while spare and max(map(len, plain_lines(table))) > width:
+            table = table.without(spare.pop(0))
+        return table
 
 
 def show(table: Table) -> None:
@@ -24,7 +38,8 @@ def show(table: Table) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(rich_table(table))
+        console = Console()
+        console.print(rich_table(table.fitted(console.width)))
     else:
         print("\n".join(plain_lines(table)))
 
@@ -35,10 +50,10 @@ def rich_table(table: Table) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in table.headings:
         right = heading.startswith(">")
-        rich.add_column(Text(heading.removeprefix(">")), justify="right" if right else "left", overflow="fold")
+        rich.add_column(Text(heading.removeprefix(">")), justify="right" if right else "left", no_wrap=True)
     for i, row in enumerate(table.rows):
         # Text, not str: what stands in a file is no rich markup.
         rich.add_row(*(Text(one_line(cell)) for cell in row), style=table.styles[i] if table.styles else None)

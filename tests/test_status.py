@@ -148,6 +148,16 @@ def test_the_rich_table_shows_markup_as_text(tmp_path):
     assert "[red]x[/red]" in text and "[/]" in text and "\x1b" not in text
 
 
+def test_a_narrow_terminal_gets_fewer_columns_not_broken_ones(mixed_states):
+    work, _ = mixed_states
+    table = status.table(status.snapshot(work))
+    assert table.fitted(1000) == table
+    narrow = table.fitted(80)
+    assert max(map(len, tables.plain_lines(narrow))) <= 80
+    assert set(narrow.headings) > {"run", "state", ">step", ">eval loss"}
+    assert all(len(row) == len(narrow.headings) for row in narrow.rows)
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [(None, "–"), (0, "0"), (0.58, "0.58"), (34_816, "34.8k"), (999_999, "1M"), (3_652_190_208, "3.65B"), (950, "950")],
