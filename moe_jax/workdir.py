@@ -10,7 +10,9 @@
 """
 
 import dataclasses
+import fcntl
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,7 @@ from etils import epath
 
 from moe_jax import config as config_lib
 from moe_jax import counts, files
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, WorkFailed
 from moe_jax.grid import Run, config_hash
 
 STALE_SECONDS = 300  # a run without a sign of life for so long, and without a result, is stale
@@ -89,6 +91,34 @@ class RunDir:
 
     def create(self) -> None:
         (self.path / "attempts").mkdir(parents=True, exist_ok=True)
+
+    def lock(self, wait_seconds: float) -> int | None:
+        """Takes the run for this process until the descriptor is closed or the process ends; None on an object store.
+
+        Raises WorkFailed where another process keeps it for longer than `wait_seconds`."""
+        if "://" in str(self.path):
+            return None
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    os.close(lock)
+                    raise WorkFailed(f"{self.name}: another process on this machine trains it; wait for it or stop it") from None
+                time.sleep(0.2)
+
+    def is_locked(self) -> bool:
+        """Whether a process on this machine trains the run now."""
+        try:
+            lock = self.lock(0.0) if self.path.exists() else None
+        except WorkFailed:
+            return True
+        if lock is not None:
+            os.close(lock)
+        return False
 
     def result(self) -> dict[str, Any] | None:
         """result.json, or None. Raises DamagedFile."""

@@ -1,0 +1,151 @@
+"""Checkpoints: Orbax, asynchronous, and a digest of every file, without which a step does not count.
+
+Orbax does not notice a flipped byte in array data, so after each commit SHA-256 of all files is written to
+`<step>.sha256.json`: the last thing that is written of a step and the first that is read. A step whose files do not match, or
+that was left half-written, is skipped with a warning and the one before is used.
+"""
+
+import hashlib
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from moe_jax import files
+from moe_jax.trainer import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run. `say` gets one sentence for whatever is skipped."""
+
+    def __init__(self, folder: epath.Path, keep: int, say: Callable[[str], None] = print):
+        self._folder, self._keep, self._say = folder, keep, say
+        self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._finishing: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def steps(self) -> list[int]:
+        """Steps that have a digest, oldest first."""
+        if not self._folder.exists():
+            return []
+        names = (p.name for p in self._folder.iterdir())
+        return sorted(int(n.removesuffix(".sha256.json")) for n in names if _is_digest(n))
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Begins to save; returns when the state is copied and may be donated. Raises OSError of the save before."""
+        self.wait()
+        if jax.process_index() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove(step)  # a damaged one of the same step
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
+        self._finishing = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
+        self._finishing.start()
+
+    def wait(self) -> None:
+        """Until the last save is on disk with its digest. Raises what went wrong with it."""
+        if self._finishing is not None:
+            self._finishing.join()
+            self._finishing = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def restore(self, abstract_state: TrainState) -> tuple[TrainState, int] | None:
+        """(state, step) of the newest step that is whole, laid out as `abstract_state` says; None where there is none."""
+        for step in reversed(self.steps()):
+            wrong = self._what_is_wrong(step)
+            if wrong is None:
+                state = self._orbax.restore(self._folder / str(step), args=ocp.args.StandardRestore(abstract_state))
+                return state, step
+            self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
+        return None
+
+    def close(self) -> None:
+        self.wait()
+        self._orbax.close()
+
+    def _finish(self, step: int) -> None:
+        try:
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                files.write_json(self._digest_path(step), {"files": self._digests(step)})
+                self._retire()
+        except BaseException as e:  # raised by wait(), in the thread that trains
+            self._error = e
+
+    def _digest_path(self, step: int) -> epath.Path:
+        return self._folder / f"{step}.sha256.json"
+
+    def _digests(self, step: int) -> dict[str, str]:
+        root = self._folder / str(step)
+        return {path.relative_to(root).as_posix(): _sha256(path) for path in sorted(_files_under(root))}
+
+    def _what_is_wrong(self, step: int) -> str | None:
+        try:
+            stated = files.read_json(self._digest_path(step))["files"]
+        except (files.DamagedFile, KeyError):
+            return "its digest file is damaged"
+        if not (self._folder / str(step)).exists():
+            return "its files are gone"
+        found = self._digests(step)
+        for name in sorted(stated.keys() | found.keys()):
+            if stated.get(name) != found.get(name):
+                what = "is missing" if name not in found else "was not there" if name not in stated else "has changed"
+                return f"{name} {what}"
+        return None
+
+    def _retire(self) -> None:
+        """Removes all but the newest `keep` steps, and what saves that were killed have left."""
+        steps = self.steps()
+        for step in steps[: -self._keep]:
+            self._remove(step)
+        kept = {str(s) for s in steps[-self._keep :]}
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name not in kept:
+                _remove_tree(path)
+
+    def _remove(self, step: int) -> None:
+        self._digest_path(step).unlink(missing_ok=True)  # first: without it the rest does not count
+        if (path := self._folder / str(step)).exists():
+            _remove_tree(path)
+
+
+def _is_digest(name: str) -> bool:
+    return name.endswith(".sha256.json") and name.removesuffix(".sha256.json").isdecimal()
+
+
+def _files_under(path: epath.Path) -> list[epath.Path]:
+    found = []
+    for child in path.iterdir():
+        found += _files_under(child) if child.is_dir() else [child]
+    return found
+
+
+def _remove_tree(path: epath.Path) -> None:
+    if "://" in str(path):
+        path.rmtree()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sha256(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while chunk := f.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def restore_params(folder: epath.Path, abstract_state: TrainState, say: Callable[[str], None] = print) -> Any:
+    """Parameters of the newest whole checkpoint of a run, for evaluation and notebooks; None where there is none."""
+    checkpoints = Checkpoints(folder, keep=1, say=say)
+    restored = checkpoints.restore(abstract_state)
+    checkpoints.close()
+    return None if restored is None else restored[0].params

@@ -1,0 +1,172 @@
+"""A run's log: metrics.jsonl (each logged step once, in order), the heartbeat, TensorBoard, and where the time went.
+
+Object stores cannot append, so metrics.jsonl is written whole: at each checkpoint and every FLUSH_SECONDS.
+"""
+
+import contextlib
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from moe_jax.workdir import RunDir
+
+FLUSH_SECONDS = 30.0
+TIMES = ("train", "eval", "checkpoint", "compile", "data")
+
+
+class Times:
+    """Seconds by what they were spent on, kept across restarts through the heartbeat. What is nested counts inside only."""
+
+    def __init__(self, before: dict[str, Any]):
+        self.seconds = {name: _number(before.get(name)) for name in TIMES}
+        self._stack: list[list[float]] = []
+
+    @contextlib.contextmanager
+    def spent_on(self, name: str) -> Iterator[None]:
+        self._stack.append([time.perf_counter(), 0.0])
+        try:
+            yield
+        finally:
+            began, inside = self._stack.pop()
+            whole = time.perf_counter() - began
+            self.seconds[name] += whole - inside
+            if self._stack:
+                self._stack[-1][1] += whole
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Takes seconds that were counted as `source` to `target`."""
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+
+
+class Recorder:
+    """Writes a run's signs of life in a thread. Only the first process of a run writes."""
+
+    def __init__(self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float):
+        self._folder, self._writes, self._flush_seconds = folder, writes, flush_seconds
+        self.times = Times((folder.heartbeat() or {}).get("times") or {})
+        self._batch_tokens = batch_tokens
+        self._lines: list[dict[str, Any]] = []
+        self._beat: dict[str, Any] = {
+            "step": 0, "steps": steps, "tokens": 0, "loss": None, "tokens_per_second": None, "seconds_left": None,
+            "phase": "starting", "attempt": attempt, "host": socket.gethostname(),
+        }  # fmt: skip
+        self._rate_from: tuple[int, float] | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._tensorboard: Any = None
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+        if writes:
+            self.flush()
+            self._thread.start()
+
+    def resume(self, step: int, log_every_steps: int) -> int:
+        """Keeps the logged steps before `step`; what was logged after the checkpoint is logged again.
+
+        Gives the number of steps that should be there and are not."""
+        with self._lock:
+            self._lines = [line for line in self._folder.read_metrics() if line["step"] < step]
+            lost = set(range(0, step, log_every_steps)) - {line["step"] for line in self._lines}
+            loss = self._lines[-1]["loss"] if self._lines else None
+            self._beat |= {"step": step, "tokens": step * self._batch_tokens, "loss": loss}
+        return len(lost)
+
+    def open_tensorboard(self, step: int) -> None:
+        """Also writes TensorBoard files, from `step` on."""
+        if self._writes:
+            from tensorboardX import SummaryWriter  # it needs no TensorFlow, unlike clu and flax.metrics.tensorboard
+
+            self._tensorboard = SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=step)
+
+    def phase(self, phase: str) -> None:
+        with self._lock:
+            self._beat["phase"] = phase
+
+    def seen(self, step: int, loss: float) -> None:
+        """Step `step` (from 0) is done; for the heartbeat and the bar, logged or not."""
+        now = time.monotonic()
+        with self._lock:
+            if self._rate_from is None:  # the first step has the compile in it
+                self._rate_from = (step + 1, now)
+            first, began = self._rate_from
+            rate = (step + 1 - first) * self._batch_tokens / (now - began) if step + 1 > first else None
+            left = (self._beat["steps"] - step - 1) * self._batch_tokens / rate if rate else None
+            self._beat |= {
+                "step": step + 1, "tokens": (step + 1) * self._batch_tokens, "loss": loss,
+                "tokens_per_second": rate, "seconds_left": left,
+            }  # fmt: skip
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """A line of metrics.jsonl: step (from 0), tokens up to and with it, and `values`."""
+        line = {"step": step, "tokens": (step + 1) * self._batch_tokens}
+        line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with self._lock:
+            self._lines.append(line | {"tokens_per_second": self._beat["tokens_per_second"]})
+        self._to_tensorboard(step, values)
+
+    def log_evaluation(self, values: dict[str, float]) -> None:
+        """Adds an evaluation to the newest line."""
+        with self._lock:
+            if self._lines:
+                self._lines[-1] |= values
+                self._to_tensorboard(self._lines[-1]["step"], values)
+
+    def last(self, name: str) -> float | None:
+        """The newest logged value of a name."""
+        with self._lock:
+            return self._lines[-1].get(name) if self._lines else None
+
+    def _to_tensorboard(self, step: int, values: dict[str, float]) -> None:
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    @property
+    def beat(self) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._beat)
+
+    def flush(self, metrics: bool = False) -> None:
+        """Writes heartbeat.json, and metrics.jsonl too if asked. Raises OSError, also one of the thread's."""
+        if not self._writes:
+            return
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        with self._lock:
+            beat, lines = self._beat | {"times": dict(self.times.seconds)}, list(self._lines)
+        self._folder.write_heartbeat(beat)
+        if metrics:
+            self._folder.write_metrics(lines)
+            if self._tensorboard is not None:
+                self._tensorboard.flush()
+
+    def close(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _work(self) -> None:
+        written = time.monotonic()
+        while not self._ended.wait(self._flush_seconds):
+            due = time.monotonic() - written >= FLUSH_SECONDS
+            try:
+                self.flush(metrics=due and bool(self._lines))
+            except OSError as e:
+                self._error = e
+                return
+            written = time.monotonic() if due else written

@@ -1,0 +1,53 @@
+"""AdamW and its schedule, as functions of numbers that enter the step as values: runs of one shape share one compile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from moe_jax.config import Config, OptimConfig
+
+
+@struct.dataclass
+class Schedule:
+    """What of the schedule differs between runs of one shape."""
+
+    learning_rate: jax.Array  # at its height
+    warmup_steps: jax.Array
+    steps: jax.Array
+
+
+def schedule_of(config: Config) -> Schedule:
+    return Schedule(
+        learning_rate=np.float32(config.optim.learning_rate),
+        warmup_steps=np.int32(config.warmup_steps),
+        steps=np.int32(config.steps),
+    )
+
+
+def learning_rate(config: OptimConfig, schedule: Schedule, step: jax.Array) -> jax.Array:
+    """float32 rate of update `step` (from 0): linear warm-up, then a cosine to final_fraction at the last step
+    (krajewski2024's scheduler: rate · (step + 1) / warmup, cosine from the end of the warm-up to `steps`)."""
+    step = step.astype(jnp.float32)
+    warmup, steps = schedule.warmup_steps.astype(jnp.float32), schedule.steps.astype(jnp.float32)
+    progress = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1), 0, 1)
+    cosine = config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return schedule.learning_rate * jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), cosine)
+
+
+def adam(config: OptimConfig) -> optax.GradientTransformation:
+    """Clipping by the global norm, then Adam's direction; the rate and the decay are applied by `apply`."""
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity()
+    return optax.chain(clip, optax.scale_by_adam(*config.betas, eps=config.eps))
+
+
+def apply(config: OptimConfig, params, direction, rate: jax.Array, height: jax.Array):
+    """params − rate · (direction + decay · params); with weight_decay_by_lr=False the decay is not multiplied by the rate,
+    but follows the schedule from 1 at its `height` (abnar2025's decoupled form). Decays every parameter, as krajewski2024 does)."""
+    share = rate if config.weight_decay_by_lr else rate / height
+
+    def update(p, u):
+        return p - (rate * u + share * config.weight_decay * p).astype(p.dtype)
+
+    return jax.tree.map(update, params, direction)

@@ -1,0 +1,48 @@
+"""A config and its store -> the runs of a sweep, entered in the workdir's manifest."""
+
+import hashlib
+
+from moe_jax import grid
+from moe_jax.configfile import ConfigFile
+from moe_jax.data.store import MissingStore, Store, open_store
+from moe_jax.errors import UserError
+from moe_jax.grid import Run
+from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs
+
+
+def open_configs_store(file: ConfigFile) -> Store:
+    """The store that the config names. Raises UserError; for a missing one with the command that makes it."""
+    try:
+        return open_store(file.config.data.store)
+    except MissingStore as e:
+        raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
+
+
+def enter(file: ConfigFile, workdir: Workdir, *, whole_grid: bool) -> tuple[Manifest, list[Run], Store]:
+    """(the workdir's manifest with the config's runs in it, those runs, the store).
+
+    The grid with `whole_grid`, the config itself without. Raises UserError before anything is written."""
+    runs = grid.expand(file.base.to_dict(), file.cells if whole_grid else None)
+    stores = {run.config.data.store for run in runs}
+    if len(stores) > 1:
+        raise UserError(f"config.data.store: a sweep has one token store, the grid names {', '.join(sorted(stores))}")
+    store = open_configs_store(file)
+    identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
+    planned = plan_runs(runs, identity)
+    sweep = "s" + hashlib.sha256(str(workdir.path).encode()).hexdigest()[:6]
+    manifest = Manifest(sweep, file.flags, identity, planned)
+    return workdir.accept(manifest, whole=whole_grid), runs, store
+
+
+def reopen_store(manifest: Manifest) -> Store:
+    """The store that a sweep was made for. Raises UserError where another one stands in its place."""
+    try:
+        store = open_store(manifest.store.path)
+    except MissingStore as e:
+        raise UserError(f"{e}; make it with: moe-jax prepare {manifest.config_flags}") from e
+    if store.info.sha256 != manifest.store.sha256:
+        raise UserError(
+            f"{manifest.store.path}: is another token store than the one that this sweep began with; put that one back, or "
+            "choose another workdir"
+        )
+    return store

@@ -1,0 +1,169 @@
+"""The train step and the evaluation, pure functions over TrainState, compiled once for a shape.
+
+What differs between runs of one shape (D, learning rate, seed) enters as a value. Every leaf of the state has an explicit
+sharding, in init's and in the step's outputs: else the step would compile twice, and restored states would differ.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx, struct
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from moe_jax import optim
+from moe_jax.config import Config
+from moe_jax.data.batches import Batches
+from moe_jax.model.transformer import Transformer
+from moe_jax.sharding import AXES, Layout, format_table
+
+WINDOW = ("loss", "dropped_fraction")  # what the state averages over the last train.loss_window steps
+
+
+@struct.dataclass
+class TrainState:
+    """All that a checkpoint holds; with (config, store) it determines everything that follows."""
+
+    step: jax.Array  # updates done
+    params: dict[str, Any]
+    opt_state: Any
+    window_WxM: jax.Array  # ring buffer of the last W steps' WINDOW
+
+
+class Trainer:
+    """The compiled functions of one shape on one mesh."""
+
+    def __init__(self, config: Config, vocabulary_size: int, layout: Layout):
+        self.config, self.layout = config, layout
+        self._optimizer = optim.adam(config.optim)
+
+        # The graph and the logical axes come from an abstract model: nothing is allocated here.
+        self._graph, abstract = nnx.split(
+            nnx.eval_shape(lambda: Transformer(config, vocabulary_size, layout, jax.random.key(0)))
+        )
+        self._template = abstract
+        self._axes = {path: _logical_axes(path, leaf) for path, leaf in nnx.to_flat_state(abstract)}
+
+        def init(key) -> TrainState:
+            params = nnx.to_pure_dict(nnx.state(Transformer(config, vocabulary_size, layout, key)))
+            window = jnp.zeros((config.train.loss_window, len(WINDOW)), jnp.float32)
+            return TrainState(jnp.int32(0), params, self._optimizer.init(params), window)
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        self.abstract_state, self.shardings = self._place(jax.eval_shape(init, key))
+        self._init = jax.jit(init, out_shardings=self.shardings)
+        whole = NamedSharding(layout.mesh, P())
+        self.batch_sharding = NamedSharding(layout.mesh, P(None, AXES, None))
+        self.step = jax.jit(
+            self._step,
+            in_shardings=(self.shardings, self.batch_sharding, whole),
+            out_shardings=(self.shardings, whole),
+            donate_argnums=0,
+        )
+        self.evaluate_sharding = NamedSharding(layout.mesh, P(AXES, None))
+        self.evaluate = jax.jit(
+            self._evaluate,
+            in_shardings=(self.shardings.params, self.evaluate_sharding),
+            out_shardings=whole,
+        )
+
+    def init(self, seed: int) -> TrainState:
+        """The state before step 0; the same values on every mesh."""
+        return self._init(jax.random.key(seed))
+
+    def _place(self, state: TrainState) -> tuple[TrainState, TrainState]:
+        """(abstract state with shardings, its shardings). A moment of Adam lies as its parameter does."""
+        specs = {
+            path: self.layout.sharding(*self._axes[path], shape=leaf.shape) for path, leaf in nnx.to_flat_state(self._template)
+        }
+        whole = NamedSharding(self.layout.mesh, P())
+
+        def sharding(path, leaf):
+            names = tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))
+            return specs.get(names, whole)
+
+        shardings = jax.tree_util.tree_map_with_path(sharding, state)
+        abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
+        return abstract, shardings
+
+    def model(self, params: dict[str, Any]) -> Transformer:
+        """The model with these parameters."""
+        state = jax.tree.map(lambda v: v, self._template)
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(self._graph, state)
+
+    def loss(self, params: dict[str, Any], windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(what is minimised, statistics with `loss`: nats per token)."""
+        loss_BxS, statistics = self.model(params).losses(windows_BxS1)
+        loss = loss_BxS.mean()
+        moe = self.config.moe
+        total = loss
+        if moe is not None:
+            total = loss + moe.load_balance_weight * statistics["balance"] + moe.z_weight * statistics["z"]
+        return total, statistics | {"loss": loss}
+
+    def gradients(self, params: dict[str, Any], windows_MxBxS1: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        """(gradient, statistics), means over M microbatches one after the other."""
+        gradient = jax.grad(self.loss, has_aux=True)
+        if windows_MxBxS1.shape[0] == 1:
+            return gradient(params, windows_MxBxS1[0])
+
+        def add(total, windows_BxS1):
+            return jax.tree.map(jnp.add, total, gradient(params, windows_BxS1)), None
+
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient, params, windows_MxBxS1[0]))
+        total, _ = jax.lax.scan(add, zeros, windows_MxBxS1)
+        return jax.tree.map(lambda t: t / windows_MxBxS1.shape[0], total)
+
+    def _step(self, state: TrainState, windows_MxBxS1: jax.Array, schedule: optim.Schedule):
+        gradient, statistics = self.gradients(state.params, windows_MxBxS1)
+        direction, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
+        rate = optim.learning_rate(self.config.optim, schedule, state.step)
+        params = optim.apply(self.config.optim, state.params, direction, rate, schedule.learning_rate)
+        seen = jnp.stack([statistics.get(name, jnp.float32(0)).astype(jnp.float32) for name in WINDOW])
+        window_WxM = state.window_WxM.at[state.step % self.config.train.loss_window].set(seen)
+        metrics = statistics | {"learning_rate": rate, "gradient_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, params, opt_state, window_WxM), metrics
+
+    def _evaluate(self, params: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
+        """loss_B, nats summed over each window's targets."""
+        loss_BxS, _ = self.model(params).losses(windows_BxS1)
+        return loss_BxS.sum(-1)
+
+    def put(self, batches: Batches, step: int) -> jax.Array:
+        """windows_MxBx(S+1) of a step on the devices, M microbatches each cut over the mesh. A host reads only its rows."""
+        M = self.config.train.microbatches
+        B = self.config.train.batch_sequences // M
+        shape = (M, B, self.config.data.sequence_length + 1)
+        indices = self.batch_sharding.addressable_devices_indices_map(shape).values()
+        local_B = np.unique(np.concatenate([np.arange(B)[index[1]] for index in indices]))
+        rows = (np.arange(M)[:, None] * B + local_B[None, :]).reshape(-1)
+        read_MxBxS1 = batches.batch(step, rows).reshape(M, len(local_B), -1)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            return read_MxBxS1[:, np.searchsorted(local_B, np.arange(B)[index[1]])]
+
+        return jax.make_array_from_callback(shape, self.batch_sharding, part)
+
+    def parameter_table(self) -> str:
+        """Parameter -> logical axes -> mesh axes -> bytes on a device."""
+        rows = []
+        for path, leaf in nnx.to_flat_state(self._template):
+            axes = self._axes[path]
+            rows.append((".".join(map(str, path)), axes, leaf, self.layout.spec(*axes, shape=leaf.shape)))
+        return format_table(rows, self.layout.mesh)
+
+
+def _logical_axes(path: tuple[Any, ...], leaf: Any) -> tuple[str | None, ...]:
+    """As the parameter was declared; those of `blocks` have the scanned axis in front."""
+    axes = leaf.get_metadata()["logical_axes"]
+    return (None, *axes) if path[0] == "blocks" else axes
+
+
+def window_means(state: TrainState) -> dict[str, float]:
+    """Means of WINDOW over the last min(step, W) steps; a ring: until it is full, only its beginning is."""
+    window_WxM = np.asarray(state.window_WxM, np.float64)[: int(state.step)]
+    return dict(zip(WINDOW, window_WxM.mean(0).tolist(), strict=True))
