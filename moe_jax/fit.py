@@ -1,0 +1,139 @@
+"""`moe-jax fit`: results.csv -> law.json, and a table of what the data say and do not say about the law."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+
+from moe_jax import command, errors, tables
+
+_DESCRIPTION = """Fits a scaling law to final losses and says which of its coefficients the data determine.
+
+  moe-jax fit --workdir W                                  W/results.csv -> W/law.json
+  moe-jax fit --results runs.csv --law chinchilla --out law.json
+  moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective"""
+
+
+def main(argv: Sequence[str]) -> int:
+    flags = _parser().parse_args(argv)
+    if not (flags.results or flags.workdir):
+        raise errors.UserError("fit needs --results FILE or --workdir W (for W/results.csv)")
+    results = flags.results or os.path.join(flags.workdir, "results.csv")
+    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), "law.json")
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a fit needs float64 and no accelerator
+    from moe_jax import laws
+    from moe_jax.laws import presets
+
+    base = presets.preset(flags.preset) if flags.preset else None
+    fitted = laws.fit(
+        results,
+        law=flags.law or (base.law if base else "krajewski2024"),
+        loss=flags.loss,
+        objective=_objective(flags, base.objective if base else laws.Objective()),
+        fix={**(base.fix if base else {}), **_assignments(flags.fix, "--fix")},
+        start=flags.starts,
+        split=laws.Split(drop=flags.drop, holdout=flags.holdout),
+        resampling=laws.Resampling(
+            samples=flags.bootstrap,
+            fraction=flags.bootstrap_fraction,
+            replace=not flags.without_replacement,
+            level=flags.level,
+            seed=flags.seed,
+        ),
+    )
+    fitted.law.save(out)
+    _show(fitted, out)
+    return errors.DONE
+
+
+def _parser():
+    p = command.parser("fit", _DESCRIPTION)
+    p.add_argument("--workdir", help="a sweep's folder: --results W/results.csv --out W/law.json")
+    p.add_argument(
+        "--results", help="CSV with one row a run; only rows with status done are used, where it has a status"
+    )
+    p.add_argument("--law", help="which form (default krajewski2024, or the preset's)")
+    p.add_argument("--out", help="where the law goes (default: law.json beside the results)")
+    p.add_argument("--loss", default="eval_loss", help="column with the loss, nats per token (default %(default)s)")
+    p.add_argument("--preset", help="a paper's own objective; other flags win over it")
+    p.add_argument("--space", choices=("log", "linear"), help="residuals of ln loss or of loss (default log)")
+    p.add_argument(
+        "--huber", type=float, help="residual where squares turn into absolute values; inf: squares (default 1e-3)"
+    )
+    p.add_argument("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
+    p.add_argument(
+        "--fix", action="append", default=[], metavar="NAME=VALUE", help="hold a coefficient; may be repeated"
+    )
+    p.add_argument("--starts", type=int, default=256, help="how many starts of the optimiser (default %(default)s)")
+    p.add_argument("--holdout", default="", metavar="RULE", help="lowest:0.2, or column:value; predicted, not fitted")
+    p.add_argument("--drop", default="", metavar="RULE", help="highest:5: rows that take no part at all")
+    p.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="SAMPLES", help="for intervals (default %(default)s; 0: none)"
+    )
+    p.add_argument(
+        "--bootstrap_fraction", type=float, default=1.0, help="share of the rows in a sample (default %(default)s)"
+    )
+    p.add_argument("--without_replacement", action="store_true", help="draw rows once each; needs a fraction below 1")
+    p.add_argument(
+        "--level", type=float, default=0.8, help="what the intervals hold (default %(default)s: 10%% to 90%%)"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    return p
+
+
+def _objective(flags, base):
+    changes = {k: v for k in ("space", "huber") if (v := getattr(flags, k)) is not None}
+    if flags.penalty:
+        kind, _, weight = flags.penalty.partition(":")
+        if kind not in ("l1", "l2", "none"):
+            raise errors.UserError(f"--penalty is {flags.penalty!r}, must be l1:WEIGHT, l2:WEIGHT or none")
+        changes |= {"l1": 0.0, "l2": 0.0}
+        if kind != "none":
+            changes[kind] = _number(weight, "--penalty")
+    return dataclasses.replace(base, **changes)
+
+
+def _assignments(pairs: Sequence[str], flag: str) -> dict[str, float]:
+    out = {}
+    for pair in (p for given in pairs for p in given.split(",")):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise errors.UserError(f"{flag} is {pair!r}, must be NAME=VALUE")
+        out[name.strip()] = _number(value, flag)
+    return out
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise errors.UserError(f"{flag}: {text!r} is not a number")
+    return value
+
+
+def _show(fitted, out) -> None:
+    law = fitted.law
+    where, printed = next(iter(law.form.published.items()))
+    rows = []
+    for name, value in law.coefficients.items():
+        band = "fixed" if name in law.given else "–"
+        if name in law.intervals and name not in law.given:
+            band = "{:.4g} … {:.4g}".format(*law.intervals[name])
+        remark = "not identified" if name in law.unidentified else ""
+        rows.append((name, f"{value:.5g}", band, f"{printed[name]:.5g}", remark))
+    N = f"N is {law.columns['N']}; " if "N" in law.columns else ""
+    print(f"{law.law}: L = {law.form.formula}    ({N}{tables.count(law.n_fit, 'run')} fitted)")
+    tables.show(tables.Table(("", ">value", f"{law.level:.0%} interval", f">published: {where}", ""), rows))
+    e = law.errors
+    line = f"RMSE {e['rmse_fit']:.4f} nats"
+    if law.n_holdout:
+        line += f" · held out ({tables.count(law.n_holdout, 'run')}) {e['rmse_holdout']:.4f}"
+    if "noise" in e:
+        line += f" · noise of replicated cells {e['noise']:.4f}"
+    print(line + f" · {law.starts_at_best} of {law.starts} starts at the best optimum")
+    for sentence in (*law.notes, *law.doubts):
+        print(f"- {tables.one_line(sentence)}")
+    print(f"law: {out}")

@@ -1,0 +1,132 @@
+"""What the data do not say: coefficients that a fit returns but the rows do not determine, in plain sentences."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from moe_jax.laws.bootstrap import Resampling, intervals, resample
+from moe_jax.laws.forms import Form
+from moe_jax.laws.objective import Problem
+from moe_jax.laws.optimise import descend
+
+RATIO = 10.0  # a positive coefficient known to no better than this factor, high/low of its interval, is not identified
+_NEAR_WALL = 1e-3
+
+
+def identify(
+    form: Form,
+    problem: Problem,
+    theta: np.ndarray,
+    free: np.ndarray,
+    samples: Mapping,
+    bands: Mapping,
+    resampling: Resampling,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names not identified, sentences).
+
+    A fitted coefficient is not identified if its bootstrap interval spans more than a factor of RATIO (positive ones),
+    holds zero or is wider than its value (others), or if it ended at a wall of the search. A coefficient that was fixed
+    is set free in a fit of its own, without penalty: if the same holds there, the data could not have chosen the fixed
+    value."""
+    names, sentences = [], []
+    values = form.outer(theta)
+    low, high = form.bounds()
+    for i, name in enumerate(form.names):
+        if free[i]:
+            if at_wall(theta[i], low[i], high[i]):
+                why = f"it ran to the wall of the search ({values[name]:.3g})"
+            else:
+                why = vague(form, name, float(values[name]), bands.get(name))
+            if why:
+                names.append(name)
+                sentences.append(f"{name} is not identified: {why}.")
+        elif resampling.samples:
+            why = _if_freed(problem, theta, free, i, resampling)
+            if why:
+                names.append(name)
+                sentences.append(
+                    f"{name} was fixed at {values[name]:.4g}, not measured, and these rows could not choose it: {why}."
+                )
+    if (problem.objective.l1 or problem.objective.l2) and bands:
+        sentences += _pulled_by_penalty(problem, theta, free, bands)
+    return tuple(names), tuple(sentences)
+
+
+def vague(form: Form, name: str, value: float, band: tuple[float, float] | None) -> str | None:
+    """Why an interval does not pin a coefficient down, or None where it does (or there is no interval)."""
+    if band is None:
+        return None
+    low, high = band
+    if form.coefficients[name].positive:
+        if low < 10 * form.coefficients[name].bounds[0]:
+            return f"anything from 0 to {high:.3g} fits about as well"
+        return (
+            f"its interval {low:.3g} to {high:.3g} spans a factor of {high / low:.3g}" if high > RATIO * low else None
+        )
+    if low <= 0 <= high:
+        return f"its interval {low:.3g} to {high:.3g} holds zero"
+    return f"its interval {low:.3g} to {high:.3g} is wider than its value" if high - low > abs(value) else None
+
+
+def at_wall(theta: float, low: float, high: float) -> bool:
+    return min(theta - low, high - theta) < _NEAR_WALL
+
+
+def rank(problem: Problem, theta: np.ndarray, free: np.ndarray) -> int:
+    """How many independent directions of the free coefficients the rows' losses respond to, at theta."""
+    _, _, curvature, _ = problem.normal_equations(theta[None], np.ones((1, len(problem.losses))))
+    matrix = curvature[0][np.ix_(free, free)]
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    eigenvalues = np.linalg.eigvalsh(matrix * scale[:, None] * scale)
+    return int((eigenvalues > 1e-12).sum())
+
+
+def small_sample(starts: int, at_best: int, errors: Mapping, n_fit: int, n_free: int) -> tuple[str, ...]:
+    """Sentences about the fit as a whole."""
+    said = []
+    if n_fit < 2 * n_free:
+        said.append(
+            f"{n_fit} runs for {n_free} coefficients: the fit follows single runs, and intervals are too narrow."
+        )
+    if at_best < 3 <= starts:
+        said.append(
+            f"Only {at_best} of {starts} starts reached the best optimum: there may be a better one; try more --starts."
+        )
+    if "noise" in errors and errors["rmse_fit"] > 2 * errors["noise"]:
+        said.append(
+            f"Runs repeat to {errors['noise']:.4f} nats and the law misses them by {errors['rmse_fit']:.4f}: "
+            "what is left is the law's error, not noise."
+        )
+    return tuple(said)
+
+
+def _if_freed(problem: Problem, theta: np.ndarray, free: np.ndarray, index: int, resampling: Resampling) -> str | None:
+    freed = free.copy()
+    freed[index] = True
+    bare = problem.at(l1=0.0, l2=0.0)
+    best = descend(bare, theta[None], None, freed).theta[0]
+    form, name = problem.form, problem.form.names[index]
+    few = replace(resampling, samples=min(resampling.samples, 256))
+    band = intervals(form, resample(bare, best, freed, few), {}, few.level)[name]
+    if why := vague(form, name, float(form.outer(best)[name]), band):
+        return f"left free, without penalty, {why}"
+    return None
+
+
+def _pulled_by_penalty(problem: Problem, theta: np.ndarray, free: np.ndarray, bands: Mapping) -> list[str]:
+    """One sentence where the penalty, not the rows, decides coefficients: those whose unpenalised value leaves the
+    interval."""
+    form, bare = problem.form, problem.at(l1=0.0, l2=0.0)
+    best = descend(bare, theta[None], None, free).theta[0]
+    without = form.outer(best)
+    moved = [k for i, k in enumerate(form.names) if free[i] and not bands[k][0] <= without[k] <= bands[k][1]]
+    if not moved:
+        return []
+    columns = dict(zip(form.symbols, problem.columns, strict=True))
+    rmse = [np.sqrt(np.mean((form.loss(columns, form.outer(t)) - problem.losses) ** 2)) for t in (theta, best)]
+    values = ", ".join(f"{k} {form.outer(theta)[k]:.4g} → {without[k]:.4g}" for k in moved)
+    return [
+        f"The penalty, not the data, sets {', '.join(moved)}: without it {values},"
+        f" and RMSE {rmse[0]:.4f} → {rmse[1]:.4f}."
+    ]

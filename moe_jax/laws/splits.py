@@ -1,0 +1,68 @@
+"""Which rows a fit does not see: `--drop highest:5`, `--holdout lowest:0.2`, `--holdout sparsity:0.98`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_jax import errors
+from moe_jax.laws.rows import Rows
+
+
+@dataclass(frozen=True)
+class Split:
+    """drop: rows that take no part at all; holdout: rows that are predicted, not fitted.
+
+    Each is "" (none) or WHICH:HOW. WHICH is `lowest` or `highest`, by loss, HOW a number of rows or, below 1, a share
+    of them; or WHICH is a column and HOW the value that marks its rows."""
+
+    drop: str = ""
+    holdout: str = ""
+
+    def to_json(self) -> dict:
+        return {"drop": self.drop, "holdout": self.holdout}
+
+    def apply(self, rows: Rows) -> tuple[Rows, np.ndarray, tuple[str, ...]]:
+        """(rows without the dropped ones, held out (rows,) bool, sentences about what was dropped)."""
+        said = ()
+        if self.drop:
+            gone = _marked(rows, self.drop, "--drop")
+            said = (f"{int(gone.sum())} of {len(rows)} rows dropped ({self.drop})",)
+            rows = rows.take(np.flatnonzero(~gone))
+        held_out = _marked(rows, self.holdout, "--holdout") if self.holdout else np.zeros(len(rows), bool)
+        return rows, held_out, said
+
+
+def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
+    which, _, how = rule.rpartition(":")
+    try:
+        amount = float(how)
+    except ValueError:
+        amount = float("nan")
+    if not which or not np.isfinite(amount):
+        raise errors.UserError(
+            f"{flag} is {rule!r}, must be lowest:HOW, highest:HOW or COLUMN:VALUE with a number after the colon"
+        )
+    if which in ("lowest", "highest"):
+        count = round(amount * len(rows)) if amount < 1 else int(amount)
+        if not 0 < count < len(rows) or (amount >= 1 and count != amount):
+            raise errors.UserError(
+                f"{flag} {rule} means {amount:g} of {len(rows)} rows; it must leave some and take some"
+            )
+        order = np.argsort(rows.losses, kind="stable")
+        mask = np.zeros(len(rows), bool)
+        mask[order[:count] if which == "lowest" else order[-count:]] = True
+        return mask
+    column = rows.columns.get(which)
+    if column is None:
+        if which not in rows.table.columns:
+            raise errors.UserError(f"{flag} {rule}: there is no column {which!r}")
+        column = rows.table[which].to_numpy()
+    try:
+        mask = np.isclose(column.astype(np.float64), amount, rtol=1e-6, atol=1e-9)
+    except (TypeError, ValueError) as e:
+        raise errors.UserError(f"{flag} {rule}: column {which!r} is not numeric") from e
+    if not mask.any() or mask.all():
+        raise errors.UserError(
+            f"{flag} {rule}: {'all' if mask.any() else 'no'} rows have that value; it must leave some and take some"
+        )
+    return mask

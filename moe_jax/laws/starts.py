@@ -1,0 +1,64 @@
+"""Where the optimiser begins: a number of well-spread points, or a paper's grid."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from moe_jax import errors
+from moe_jax.laws.forms import Form
+from moe_jax.laws.objective import Problem
+
+DEFAULT = 256
+_FINISH = 8192  # of more starts than this, only the best by their first objective are finished
+_BLOCK = 4096
+
+
+def draw(form: Form, asked: int | Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
+    """Starts in the optimiser's coordinates, (starts, coefficients), with fixed coefficients at their values."""
+    if isinstance(asked, Mapping):
+        theta = _grid(form, asked, fix)
+    else:
+        if asked < 1:
+            raise errors.UserError(f"{asked} starts asked, at least 1 is needed")
+        theta = np.concatenate([_published(form), _spread(form, asked)])[:asked]
+    for i, name in enumerate(form.names):
+        if name in fix:
+            theta[:, i] = form.coefficients[name].inner(fix[name])
+    return np.clip(theta, *form.bounds())
+
+
+def screen(problem: Problem, theta: np.ndarray, finish: int = _FINISH) -> np.ndarray:
+    """The `finish` starts with the lowest objective, in their order; all of them where they are no more than that."""
+    if len(theta) <= finish:
+        return theta
+    blocks = np.array_split(theta, -(-len(theta) // _BLOCK))
+    padded = [np.concatenate([b, np.tile(b[-1:], (_BLOCK - len(b), 1))]) for b in blocks]  # one shape, one compile
+    weights = np.broadcast_to(problem.weights, (_BLOCK, len(problem.losses)))
+    values = np.concatenate([problem.values(p, weights)[: len(b)] for p, b in zip(padded, blocks, strict=True)])
+    values = np.where(np.isfinite(values), values, np.inf)
+    return theta[np.sort(np.argsort(values, kind="stable")[:finish])]
+
+
+def _published(form: Form) -> np.ndarray:
+    return np.stack([form.inner(values) for values in form.published.values()])
+
+
+def _spread(form: Form, n: int) -> np.ndarray:
+    """A low-discrepancy sequence (Roberts' R_d) over the declared boxes: the same points every time, no clumps."""
+    P = len(form.names)
+    root = 2.0
+    for _ in range(64):  # the positive root of x^(P+1) = x + 1
+        root = (1 + root) ** (1 / (P + 1))
+    step = root ** -np.arange(1.0, P + 1)
+    unit = (0.5 + np.arange(1, n + 1)[:, None] * step) % 1.0
+    low, high = np.array([[c.inner(v) for v in c.start] for c in form.coefficients.values()], np.float64).T
+    return low + unit * (high - low)
+
+
+def _grid(form: Form, grid: Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
+    """Every combination of the values given for each coefficient (in the coefficient's own units)."""
+    if missing := [k for k in form.names if k not in grid and k not in fix]:
+        raise errors.UserError(f"the grid of starts has no values for {', '.join(missing)} of {form.name}")
+    axes = [form.coefficients[k].inner(np.asarray([fix[k]] if k in fix else grid[k], np.float64)) for k in form.names]
+    return np.array(list(itertools.product(*axes)), np.float64)
