@@ -4,6 +4,7 @@ import hashlib
 
 from moe_jax import grid
 from moe_jax.configfile import ConfigFile
+from moe_jax.data.batches import Batches, HeldOut
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
 from moe_jax.grid import Run
@@ -29,9 +30,22 @@ def enter(file: ConfigFile, workdir: Workdir, *, whole_grid: bool) -> tuple[Mani
     store = open_configs_store(file)
     identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
     planned = plan_runs(runs, identity)
+    for run in runs:
+        _check_data(run, store)
     sweep = "s" + hashlib.sha256(str(workdir.path).encode()).hexdigest()[:6]
     manifest = Manifest(sweep, file.flags, identity, planned)
     return workdir.accept(manifest, whole=whole_grid), runs, store
+
+
+def _check_data(run: Run, store: Store) -> None:
+    """Raises UserError where the store does not hold what the run asks for, before anything is started."""
+    config = run.config
+    try:
+        batches = Batches(store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat)
+        batches.check(config.steps * config.batch_tokens)
+        HeldOut(store, config.data.sequence_length, config.eval.sequences)
+    except UserError as e:
+        raise UserError(f"{run.name}: {e}") from e
 
 
 def reopen_store(manifest: Manifest) -> Store:

@@ -54,7 +54,10 @@ class Trainer:
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.abstract_state, self.shardings = self._place(jax.eval_shape(init, key))
-        self._init = jax.jit(init, out_shardings=self.shardings)
+        # XLA:CPU spends seconds optimising what runs once, for milliseconds.
+        on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        self._init = jax.jit(init, out_shardings=self.shardings, compiler_options=options)
         whole = NamedSharding(layout.mesh, P())
         self.batch_sharding = NamedSharding(layout.mesh, P(None, AXES, None))
         self.step = jax.jit(

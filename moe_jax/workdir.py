@@ -217,6 +217,17 @@ class Workdir:
     def run_dir(self, name: str) -> RunDir:
         return RunDir(self.path / "runs" / name)
 
+    def set_run_aside(self, name: str) -> epath.Path | None:
+        """Moves a run's folder aside, so that it is trained again; where to, or None where there is none."""
+        folder = self.run_dir(name)
+        if not folder.path.exists():
+            return None
+        if folder.is_locked():
+            raise WorkFailed(f"--rerun={name}: a process on this machine trains it now; wait for it or stop it")
+        aside = self.path / "aside" / f"{name}-{int(time.time())}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        return folder.path.rename(aside)
+
     def manifest(self) -> Manifest | None:
         """sweep.json, or None. Raises DamagedFile, or UserError where another version wrote it."""
         path = self.path / "sweep.json"

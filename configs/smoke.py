@@ -1,0 +1,40 @@
+"""A grid of 27 runs that a laptop's CPU trains in minutes: 3 N × 3 D × 3 G, on the source of Python's standard library.
+
+    moe-jax prepare --config=configs/smoke.py
+    moe-jax sweep   --config=configs/smoke.py --workdir=runs/smoke
+    moe-jax collect --workdir=runs/smoke && moe-jax fit --workdir=runs/smoke && moe-jax report --workdir=runs/smoke
+
+Hardware: 2 CPU cores. `configs/smoke.py:tiny` is the form that the tests run, in seconds.
+"""
+
+from configs import common
+from moe_jax import grid
+
+
+def get_config(arg=None):
+    form = common.choose(arg, "tiny")
+    config = common.get_config()
+    config.model.d_model = 32
+    config.train.tokens = 192_000
+    if form == "tiny":
+        config.model.d_model = 16
+        config.model.n_blocks = 1
+        config.train.tokens = 8_192
+        config.train.batch_sequences = 8
+        config.train.loss_window = 4
+        config.train.log_every_steps = 1
+        config.eval.sequences = 16
+        config.data.sequence_length = 32
+    return config
+
+
+def get_grid(arg=None):
+    if common.choose(arg, "tiny"):
+        widths, tokens, granularities = [8, 16], [2_048, 4_096], [1, 2]
+    else:
+        widths, tokens, granularities = [16, 32, 64], [96_000, 192_000, 384_000], [1, 2, 4]
+    return grid.product(
+        grid.axis("model.d_model", widths),
+        grid.axis("train.tokens", tokens),
+        grid.axis("moe.granularity", granularities),
+    )
