@@ -13,6 +13,8 @@ Stopped at any moment, the same command goes on where it was; on a finished stor
 
 mixtures:
   python_stdlib    Python's own standard library: 12 MB of text that is on every machine (default)
+  files:WHERE      text and JSONL files, .gz or .zst or neither: a folder, a file or a glob, local or gs://
+  c4:FOLDER        C4's JSONL files: c4-train.*.json.gz, and c4-validation.*.json.gz held out
 
 vocabularies:
   byte             UTF-8 bytes (default)
@@ -24,12 +26,13 @@ def main(argv: Sequence[str]) -> int | None:
     from moe_jax import configfile
 
     parser = command.parser("prepare", f"{DESCRIPTION}\n\n{configfile.HELP}")
-    parser.add_argument("--store", help="folder or gs:// [the config's data.store, or stores/MIXTURE-VOCABULARY]")
+    parser.add_argument("--store", help="folder or gs:// [the config's data.store, or stores/MIXTURE_VOCABULARY]")
     parser.add_argument("--mixture", help="what to read [the config's data.mixture]")
     parser.add_argument("--vocabulary", help="what to make tokens with [the config's data.vocabulary]")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes [one a core: %(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="chooses what is held out [0]")
     config_args, others = configfile.split(argv)
+    parser.add_argument("--text_field", default="text", help="field of a JSONL line that holds the document [text]")
     args = parser.parse_args(others)
     if args.workers < 1:
         raise errors.UserError(f"--workers={args.workers}: must be at least 1")
@@ -39,23 +42,28 @@ def main(argv: Sequence[str]) -> int | None:
     data = configfile.load(config_args).config.data if config_args else None
     mixture = args.mixture or (data.mixture if data else corpus.NAME)
     vocabulary = args.vocabulary or (data.vocabulary if data else "byte")
-    store = args.store or (data.store if data else f"stores/{_file_name(mixture)}-{_file_name(vocabulary)}")
-    settings = build.Settings(mixture, vocabulary, args.seed)
+    store = args.store or (data.store if data else f"stores/{_file_name(mixture)}_{_file_name(vocabulary)}")
+    settings = build.Settings(mixture, vocabulary, args.seed, args.text_field)
     if info := build.existing(store, settings):
         build.clean_up(store)
         print(f"{store} is finished: {_summary(info)}")
         return errors.DONE
     with _sigterm_as_interrupt():
-        info = build.build(store, _source(mixture, args.seed), settings, args.workers)
+        info = build.build(store, _source(mixture, args.seed, args.text_field), settings, args.workers)
     print(f"{store}: {_summary(info)}")
     return errors.DONE
 
 
-def _source(mixture: str, seed: int):
-    from moe_jax.data import corpus
+def _source(mixture: str, seed: int, text_field: str):
+    from moe_jax.data import corpus, text_files
 
+    kind, _, where = mixture.partition(":")
     if mixture == corpus.NAME:
         return corpus.PythonLibrary(seed)
+    if kind == "files":
+        return text_files.TextFiles(mixture, {None: where}, seed, text_field)
+    if kind == "c4":
+        return text_files.c4(where, seed)
     raise errors.UserError(f"data.mixture={mixture}: there is {corpus.NAME}")
 
 

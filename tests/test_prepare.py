@@ -170,15 +170,15 @@ def test_the_config_says_what_to_prepare_and_flags_say_otherwise(tmp_path, capsy
     asked = []
     monkeypatch.setattr(build, "existing", lambda store, settings: asked.append((store, settings)) or FINISHED)
     monkeypatch.setattr(build, "clean_up", lambda store: None)
-    smoke = pathlib.Path(__file__).parents[1] / "configs" / "smoke.py"
-    config = [f"--config={smoke}", "--config.data.store=elsewhere", "--config.data.vocabulary=bpe:512"]
+    common = pathlib.Path(__file__).parents[1] / "configs" / "common.py"
+    config = [f"--config={common}", "--config.data.store=elsewhere", "--config.data.vocabulary=bpe:512"]
     assert run(capsys, *config)[0] == DONE
     assert run(capsys, *config, "--store=here", "--seed=4")[0] == DONE
     assert run(capsys)[0] == DONE
     assert asked == [
         ("elsewhere", build.Settings("python_stdlib", "bpe:512", 0)),
         ("here", build.Settings("python_stdlib", "bpe:512", 4)),
-        ("stores/python_stdlib-byte", build.Settings("python_stdlib", "byte", 0)),
+        ("stores/python_stdlib_byte", build.Settings("python_stdlib", "byte", 0)),
     ]
 
 

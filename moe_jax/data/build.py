@@ -53,6 +53,7 @@ class Settings:
     mixture: str
     vocabulary: str
     seed: int
+    text_field: str = "text"
 
 
 def existing(path: str, settings: Settings) -> StoreInfo | None:

@@ -77,9 +77,11 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int)
             text_bytes = 0
 
         for document in source.documents(shard, lambda reason: skipped.update([reason])):
-            tokens = vocabulary.encode(document.text) if document.tokens is None else document.tokens
+            if document.tokens is None:
+                tokens, n_bytes = vocabulary.encode(document.text), len(document.text.encode())
+            else:
+                tokens, n_bytes = document.tokens, int(lengths[document.tokens].sum())
             held[document.split] += [tokens, end]
-            n_bytes = len(document.text.encode())
             counts["bytes"][document.split] += n_bytes
             counts["documents"][document.split] += 1
             text_bytes += n_bytes

@@ -12,9 +12,11 @@ HELDOUT_FRACTION = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Document:
+    """A text, or the token ids [n] of a source that has its own vocabulary."""
+
     split: str  # of store.SPLITS
-    text: str
-    tokens: np.ndarray | None = None  # [n] ids, where the source has its own vocabulary
+    text: str | None
+    tokens: np.ndarray | None = None
 
 
 class Source(Protocol):

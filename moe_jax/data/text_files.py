@@ -1,0 +1,221 @@
+"""Text and JSONL files, plain or compressed, as a source.
+
+What becomes a document, and what becomes of the rest:
+
+- `.jsonl`, `.json`, `.ndjson`: a line is a JSON object whose field (`text`, or `--text_field`) is a document. Blank
+  lines are nothing. Skipped and counted: lines that are not UTF-8, not JSON objects, without a text in the field or
+  with an empty one, above 64 MiB, or whose text has a NUL character.
+- other files are text, cut after line ends into documents of at most 64 KiB (a longer line is cut between
+  characters). Skipped and counted: documents that are not UTF-8 or have a NUL character, as binary files do.
+- `.gz` and `.zst` are opened in bounded memory. A file that cannot be read, ends too early, or opens out more than 250
+  times its size stops `prepare` with a sentence that names it: to leave out whole files is the user's decision.
+- plain files above 64 MiB are several shards, so that one long file keeps all workers busy.
+
+One document in a hundred is held out, by a keyed hash of its place, unless the files say themselves which (C4).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from etils import epath
+
+from moe_jax.data import streams
+from moe_jax.data.sources import HELDOUT_FRACTION, Document, keyed_fraction
+from moe_jax.errors import UserError
+
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+TEXT_SUFFIXES = (".txt", ".text", ".md")
+MAX_LINE = 2**26
+MAX_BLOCK = 2**16
+RANGE_BYTES = 2**26
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What begins in bytes [start, end) of a file; the whole file where it is compressed."""
+
+    path: epath.Path
+    key: str  # the path below the source's folder: names a document's place on any machine
+    size: int
+    modified: float
+    start: int
+    end: int
+    split: str | None  # None: by document
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles:
+    """Documents of `patterns`, for each split a folder (all its text and JSONL files), a file or a glob, local or gs://.
+
+    The key None stands for files whose documents are split 99:1.
+    """
+
+    name: str
+    patterns: dict[str | None, str]
+    seed: int
+    text_field: str = "text"
+
+    @functools.cached_property
+    def _parts(self) -> list[Part]:
+        return [part for split, pattern in self.patterns.items() for part in _parts(pattern, split)]
+
+    @property
+    def n_shards(self) -> int:
+        return len(self._parts)
+
+    def fingerprint(self, shard: int) -> str:
+        return hashlib.sha256(repr((self._parts[shard], self.text_field, self.seed)).encode()).hexdigest()
+
+    def documents(self, shard: int, skip: Callable[[str], None]) -> Iterator[Document]:
+        part = self._parts[shard]
+        read = _json_documents if _suffix(part.path) in JSON_SUFFIXES else _text_documents
+        with streams.open_lines(part.path, part.start) as lines:
+            for offset, text in read(lines, part.end, skip, self.text_field):
+                held_out = keyed_fraction(f"{part.key}:{offset}", self.seed) < HELDOUT_FRACTION
+                yield Document(part.split or ("heldout" if held_out else "train"), text)
+
+    def describe(self) -> dict[str, Any]:
+        listing = sorted({(p.key, p.size) for p in self._parts})
+        digest = hashlib.sha256(repr(listing).encode()).hexdigest()
+        return {"name": self.name, "files": len(listing), "bytes": sum(n for _, n in listing), "listing_sha256": digest}
+
+
+def c4(folder: str, seed: int) -> TextFiles:
+    """C4 as it is published in JSONL: c4-train.*.json.gz, and c4-validation.*.json.gz held out."""
+    patterns = {split: f"{folder.rstrip('/')}/c4-{theirs}.*" for split, theirs in _C4_SPLITS.items()}
+    return TextFiles(f"c4:{folder}", patterns, seed)
+
+
+_C4_SPLITS = {"train": "train", "heldout": "validation"}
+
+
+def _parts(pattern: str, split: str | None) -> Iterator[Part]:
+    root, paths = _find(pattern)
+    if not paths:
+        raise UserError(
+            f"there are no text files at {pattern} ({', '.join(TEXT_SUFFIXES + JSON_SUFFIXES)}, and .gz, .zst)"
+        )
+    for path in sorted(paths, key=os.fspath):
+        stat = path.stat()
+        step = max(stat.length, 1) if path.suffix in streams.COMPRESSED else RANGE_BYTES
+        for start in range(0, stat.length, step):
+            end = start + step if start + step < stat.length else 2**63
+            key = os.fspath(path).removeprefix(os.fspath(root)).lstrip("/")
+            yield Part(path, key, stat.length, stat.mtime, start, end, split)
+
+
+def _find(pattern: str) -> tuple[epath.Path, list[epath.Path]]:
+    """The folder that documents' places are named from, and the files."""
+    path = epath.Path(pattern)
+    try:
+        if path.is_dir():
+            return path, [p for p in _walk(path) if _suffix(p) in TEXT_SUFFIXES + JSON_SUFFIXES]
+        if "*" not in pattern and "?" not in pattern:
+            return path.parent, [path] if path.is_file() else []
+        fixed = next(p for p in path.parents if "*" not in os.fspath(p) and "?" not in os.fspath(p))
+        found = fixed.glob(os.fspath(path)[len(os.fspath(fixed)) :].lstrip("/"))
+        return fixed, [p for p in found if p.is_file()]
+    except OSError as e:
+        raise UserError(f"{pattern} cannot be listed: {e.strerror or e}") from e
+
+
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        yield from _walk(path) if path.is_dir() else [path]
+
+
+def _suffix(path: epath.Path) -> str:
+    """The ending that says what is in the file, below .gz and .zst."""
+    return epath.Path(path.stem).suffix if path.suffix in streams.COMPRESSED else path.suffix
+
+
+class _Unusable(Exception):
+    """Why a document is skipped."""
+
+
+def _json_documents(
+    lines: streams.Lines, end: int, skip: Callable[[str], None], field: str
+) -> Iterator[tuple[int, str]]:
+    """(offset, text) of the documents whose lines begin before `end`."""
+    while (offset := lines.offset) < end and (line := lines.read(MAX_LINE + 1)):
+        if len(line) > MAX_LINE:
+            lines.drop_rest(line)
+            skip("line above 64 MiB")
+        elif line.strip():
+            try:
+                text = _json_text(_without_mark(line, offset), field)
+            except _Unusable as e:
+                skip(str(e))
+            else:
+                yield offset, text
+
+
+def _json_text(line: bytes, field: str) -> str:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise _Unusable("not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise _Unusable("not JSON") from None
+    if not isinstance(record, dict) or not isinstance(record.get(field), str):
+        raise _Unusable(f"no text in {field}")
+    if not record[field]:
+        raise _Unusable(f"empty {field}")
+    try:
+        record[field].encode()
+    except UnicodeEncodeError:  # JSON can spell halves of surrogate pairs
+        raise _Unusable("not UTF-8") from None
+    return _checked(record[field])
+
+
+def _text_documents(lines: streams.Lines, end: int, skip: Callable[[str], None], _: str) -> Iterator[tuple[int, str]]:
+    """(offset, text) of blocks of whole lines that begin before `end`."""
+    offset, block, in_line = lines.offset, b"", False
+    while in_line or lines.offset < end:
+        part = lines.read(MAX_BLOCK - len(block))
+        in_line = part != b"" and not part.endswith(b"\n")
+        block += part
+        if part and len(block) < MAX_BLOCK:
+            continue
+        # The block is full, or the file is at its end.
+        cut = len(block) if not in_line else block.rfind(b"\n") + 1 or _whole_characters(block)
+        if cut:
+            yield from _block_document(block[:cut], offset, skip)
+        offset, block = offset + cut, block[cut:]
+        if not part:
+            return
+    if block:
+        yield from _block_document(block, offset, skip)
+
+
+def _block_document(block: bytes, offset: int, skip: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    try:
+        yield offset, _checked(_without_mark(block, offset).decode())
+    except UnicodeDecodeError:
+        skip("not UTF-8")
+    except _Unusable as e:
+        skip(str(e))
+
+
+def _checked(text: str) -> str:
+    if "\0" in text:
+        raise _Unusable("NUL character")
+    return text
+
+
+def _without_mark(data: bytes, offset: int) -> bytes:
+    return data.removeprefix(b"\xef\xbb\xbf") if not offset else data
+
+
+def _whole_characters(block: bytes) -> int:
+    """The length of the block without the first bytes of a character that ends behind it."""
+    for back in range(1, min(4, len(block)) + 1):
+        if block[-back] & 0xC0 != 0x80:  # not a continuation byte
+            needs = 1 + (block[-back] >= 0xC0) + (block[-back] >= 0xE0) + (block[-back] >= 0xF0)
+            return len(block) if needs <= back else len(block) - back
+    return len(block)
