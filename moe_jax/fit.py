@@ -14,6 +14,12 @@ _DESCRIPTION = """Fits a scaling law to final losses and says which of its coeff
   moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective"""
 
 
+_COLUMNS = (
+    "for other tables: N=n_active or 'tokens=`Training FLOP`/(6*`Model Size`)'; a symbol of the law or a new column"
+)
+_WHERE = "rows to use: \"G == 1 and router_type in ('S-Base', 'Dense')\""
+
+
 def main(argv: Sequence[str]) -> int:
     flags = _parser().parse_args(argv)
     if not (flags.results or flags.workdir):
@@ -23,17 +29,23 @@ def main(argv: Sequence[str]) -> int:
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a fit needs float64 and no accelerator
     from moe_jax import laws
-    from moe_jax.laws import presets
+    from moe_jax.laws import expressions, presets
 
     base = presets.preset(flags.preset) if flags.preset else None
     fitted = laws.fit(
         results,
         law=flags.law or (base.law if base else "krajewski2024"),
         loss=flags.loss,
+        columns=expressions.assignments(flags.columns) if flags.columns else None,
+        where=flags.where,
+        best_of=flags.best_of,
         objective=_objective(flags, base.objective if base else laws.Objective()),
         fix={**(base.fix if base else {}), **_assignments(flags.fix, "--fix")},
-        start=flags.starts,
-        split=laws.Split(drop=flags.drop, holdout=flags.holdout),
+        start=_starts(flags.starts, base),
+        split=laws.Split(
+            drop=_first_given(flags.drop, base.drop if base else ""),
+            holdout=_first_given(flags.holdout, base.holdout if base else ""),
+        ),
         resampling=laws.Resampling(
             samples=flags.bootstrap,
             fraction=flags.bootstrap_fraction,
@@ -56,18 +68,17 @@ def _parser():
     p.add_argument("--law", help="which form (default krajewski2024, or the preset's)")
     p.add_argument("--out", help="where the law goes (default: law.json beside the results)")
     p.add_argument("--loss", default="eval_loss", help="column with the loss, nats per token (default %(default)s)")
-    p.add_argument("--preset", help="a paper's own objective; other flags win over it")
+    p.add_argument("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
+    p.add_argument("--where", default="", metavar="CONDITION", help=_WHERE)
+    p.add_argument("--best_of", "--best-of", default="", metavar="COLUMN", help="keep the best run of each cell")
+    p.add_argument("--preset", help="a paper's own objective, starts and split; other flags win over it")
     p.add_argument("--space", choices=("log", "linear"), help="residuals of ln loss or of loss (default log)")
-    p.add_argument(
-        "--huber", type=float, help="residual where squares turn into absolute values; inf: squares (default 1e-3)"
-    )
+    p.add_argument("--huber", type=float, help="where squares turn into absolute values; inf: squares (default 1e-3)")
     p.add_argument("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
-    p.add_argument(
-        "--fix", action="append", default=[], metavar="NAME=VALUE", help="hold a coefficient; may be repeated"
-    )
-    p.add_argument("--starts", type=int, default=256, help="how many starts of the optimiser (default %(default)s)")
-    p.add_argument("--holdout", default="", metavar="RULE", help="lowest:0.2, or column:value; predicted, not fitted")
-    p.add_argument("--drop", default="", metavar="RULE", help="highest:5: rows that take no part at all")
+    p.add_argument("--fix", action="append", default=[], metavar="NAME=VALUE,…", help="hold coefficients")
+    p.add_argument("--starts", help="how many starts of the optimiser, or `grid` for the preset's (default 256)")
+    p.add_argument("--holdout", metavar="RULE", help="lowest:0.2, or column:value; predicted, not fitted; or none")
+    p.add_argument("--drop", metavar="RULE", help="highest:5: rows that take no part at all; or none")
     p.add_argument(
         "--bootstrap", type=int, default=1000, metavar="SAMPLES", help="for intervals (default %(default)s; 0: none)"
     )
@@ -92,6 +103,28 @@ def _objective(flags, base):
         if kind != "none":
             changes[kind] = _number(weight, "--penalty")
     return dataclasses.replace(base, **changes)
+
+
+def _starts(asked: str | None, base):
+    """A number, or a preset's grid; a preset that has a grid means it."""
+    from moe_jax.laws import starts
+
+    grid = base.starts if base else None
+    if asked is None:
+        return starts.DEFAULT if grid is None else grid
+    if asked == "grid":
+        if grid is None:
+            raise errors.UserError("--starts grid needs a --preset that has one")
+        return grid
+    try:
+        return int(asked)
+    except ValueError as e:
+        raise errors.UserError(f"--starts is {asked!r}, must be a number or grid") from e
+
+
+def _first_given(asked: str | None, otherwise: str) -> str:
+    """A flag, or the preset's; `none` switches the preset's off."""
+    return otherwise if asked is None else "" if asked == "none" else asked
 
 
 def _assignments(pairs: Sequence[str], flag: str) -> dict[str, float]:

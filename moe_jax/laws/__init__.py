@@ -7,6 +7,7 @@
 laws.load("law.json") and laws.published("krajewski2024") give laws as well.
 """
 
+from moe_jax.laws import dense, sparse  # noqa: F401  (they declare the forms)
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.fitting import Fit, fit
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power

@@ -44,6 +44,8 @@ def fit(
     *,
     loss: str = "eval_loss",
     columns: Mapping[str, str] | None = None,
+    where: str = "",
+    best_of: str = "",
     objective: Objective | None = None,
     fix: Mapping[str, float] | None = None,
     start: int | Mapping[str, list] = starts.DEFAULT,
@@ -52,15 +54,18 @@ def fit(
 ) -> Fit:
     """Fits a declared form and says what the data do not determine.
 
-    table: a results.csv path, a DataFrame, or a mapping of equal-length columns. columns: symbol of the form -> column,
-    where it is not the form's default. fix: coefficients held at a value. start: how many starts (spread over the
-    declared boxes, and the published coefficients), or a grid {coefficient: values}. split: rows dropped or held out.
-    resampling: the bootstrap, Resampling(samples=0) for none. The result is a function of the arguments alone: all
-    randomness has a fixed seed. Raises errors.UserError, one sentence, for data or options that cannot be meant."""
+    table: a results.csv path, a DataFrame, or a mapping of equal-length columns.
+    columns: a symbol of the form (N), or a new column -> a column or an expression ("`FLOP` / (6 * `Model Size`)").
+    where: a condition on rows; best_of: a column of which each cell keeps the best run.
+    fix: coefficients held at a value. start: how many starts (the published coefficients, and points spread over the
+    declared boxes), or a grid {coefficient: values}. split: rows dropped or held out. resampling: the bootstrap,
+    Resampling(samples=0) for none. The result is a function of the arguments alone: all randomness has a fixed seed.
+    Raises errors.UserError, one sentence, for data or options that cannot be meant.
+    """
     form, objective, split = forms.get(law), objective or Objective(), split or Split()
     fix, resampling = dict(fix or {}), resampling or Resampling()
     frame, digest = _load(table)
-    rows = select(frame, form, loss, columns)
+    rows = select(frame, form, loss, columns, where, best_of)
     rows, held_out, dropped = split.apply(rows)
     train = rows.take(np.flatnonzero(~held_out))
     free = _free(form, fix)

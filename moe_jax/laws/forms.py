@@ -15,11 +15,12 @@ it:
 The formula is written with `exp`, `log` and `power` of this module, which serve numpy (prediction, float64, no JAX
 import) and JAX tracers (fitting) alike."""
 
+import ast
 import inspect
-import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,7 @@ class Form:
     cost: str | None  # the FLOP formula of moe_jax.counts that the paper plans with
     source: str
     published: Mapping[str, Mapping[str, float]]  # by where it was printed; the first is the one shown beside a fit
+    shares: frozenset[str]  # symbols that are shares in [0, 1), as sparsity; all others are above zero
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -100,16 +102,17 @@ class Form:
     @property
     def formula(self) -> str:
         """The right-hand side as it stands in the source, for tables and reports."""
-        body = " ".join(inspect.getsource(self.function).split("return", 1)[1].split())
-        return re.sub(r"(?:\w+\.)*power\((\w+), ([-\w]+)\)", r"\1^\2", body)
+        *definitions, value = ast.parse(textwrap.dedent(inspect.getsource(self.function))).body[0].body
+        lines = [ast.unparse(_Powers().visit(line)) for line in (value.value, *definitions)]
+        text = "; ".join(lines).replace(" ** ", "^").replace("lambda_", "lambda")
+        return re.sub(r"\^\((-\w+)\)", r"^\1", text)
 
     def loss(self, columns: Mapping[str, np.ndarray], coefficients: Mapping[str, float]) -> np.ndarray:
         """Nats per token, float64. columns: by symbol; all arrays broadcast against each other."""
-        given = {s: np.asarray(columns[s], np.float64) for s in self.symbols}
+        given = [np.asarray(columns[s], np.float64) for s in self.symbols]
+        given += [np.asarray(coefficients[k], np.float64) for k in self.names]
         with np.errstate(over="ignore"):
-            return np.asarray(
-                self.function(**given, **{k: np.asarray(coefficients[k], np.float64) for k in self.names})
-            )
+            return np.asarray(self.function(*given))
 
     def inner(self, coefficients: Mapping[str, float]) -> np.ndarray:
         """Coefficients by name -> the optimiser's vector, in the order of declaration."""
@@ -126,14 +129,35 @@ class Form:
         return np.array(low, np.float64), np.array(high, np.float64)
 
 
+class _Powers(ast.NodeTransformer):
+    """power(x, p) -> x ** p."""
+
+    def visit_Call(self, node):
+        node = self.generic_visit(node)
+        if ast.unparse(node.func).split(".")[-1] != "power":
+            return node
+        return ast.BinOp(node.args[0], ast.Pow(), node.args[1])
+
+
 FORMS: dict[str, Form] = {}
 
 
-def declare(*, source: str, columns: dict, coefficients: dict, published: dict, cost: str | None = None):
-    """Registers the decorated formula under its own name. Its parameters are the symbols and then the coefficients."""
+def declare(
+    *,
+    source: str,
+    columns: dict,
+    coefficients: dict,
+    published: dict,
+    cost: str | None = None,
+    shares: Iterable[str] = (),
+):
+    """Registers the decorated formula under its own name.
+
+    Its parameters are the symbols and then the coefficients; one trailing underscore is allowed (lambda_).
+    """
 
     def register(function: Callable) -> Callable:
-        asked = list(inspect.signature(function).parameters)
+        asked = [p.removesuffix("_") for p in inspect.signature(function).parameters]
         given = [*columns, *coefficients]
         if asked != given:
             raise ValueError(f"{function.__name__} is a function of {asked}, declared with {given}")
@@ -142,7 +166,9 @@ def declare(*, source: str, columns: dict, coefficients: dict, published: dict, 
                 raise ValueError(
                     f"{function.__name__}: {where} publishes {sorted(values)}, declared {sorted(coefficients)}"
                 )
-        FORMS[function.__name__] = Form(function.__name__, function, coefficients, columns, cost, source, published)
+        FORMS[function.__name__] = Form(
+            function.__name__, function, coefficients, columns, cost, source, published, frozenset(shares)
+        )
         return function
 
     return register
@@ -152,54 +178,3 @@ def get(name: str) -> Form:
     if name not in FORMS:
         raise errors.UserError(f"there is no law {name!r}; the laws are {', '.join(FORMS)}")
     return FORMS[name]
-
-
-@declare(
-    source="Hoffmann et al. 2022 (2203.15556) Eq. 2; besiroglu2024: Besiroglu et al. 2024 (2404.10102) Table 1",
-    columns={"N": "n_total", "D": "tokens"},
-    cost="flops_6nd",
-    coefficients={
-        "E": positive(0.3, 3),
-        "A": positive(1, 1e6),
-        "alpha": exponent(),
-        "B": positive(1, 1e6),
-        "beta": exponent(),
-    },
-    published={
-        # unrounded, from the paper's TeX source: 1.69, 406.4, .34, 410.7, .28 in print
-        "hoffmann2022": {
-            "E": math.exp(0.5267228),
-            "A": math.exp(6.0073404),
-            "alpha": 0.33917084,
-            "B": math.exp(6.0179186),
-            "beta": 0.2849083,
-        },
-        "besiroglu2024": {"E": 1.8172, "A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3658},
-    },
-)
-def chinchilla(N, D, E, A, alpha, B, beta):
-    return E + A * power(N, -alpha) + B * power(D, -beta)
-
-
-@declare(
-    source="Krajewski et al. 2024 (2402.07871) Eq. 9; N is the total of non-embedding parameters, d²(8E+4)·n_blocks",
-    columns={"N": "n_total_nonemb", "D": "tokens", "G": "granularity"},
-    cost="flops_krajewski2024",
-    coefficients={
-        "c": positive(0.05, 3),
-        "g": positive(0.01, 30),
-        "gamma": exponent(0.05, 1.2),
-        "a": positive(1, 1e5),
-        "alpha": exponent(),
-        "b": positive(1, 1e6),
-        "beta": exponent(),
-    },
-    published={
-        # unrounded, from a comment in the authors' plotND.py: the printed Table 1 is off by up to .024 in loss
-        "E=64": {"c": 0.472, "g": 2.0760, "gamma": 0.5843, "a": 18.0712, "alpha": 0.1146, "b": 30.8082, "beta": 0.1465},
-        "E=64, Table 5": {"c": 0.472, "g": 2.07, "gamma": 0.570, "a": 17.6, "alpha": 0.114, "b": 26.7, "beta": 0.140},
-        "E=16, Table 8": {"c": 0.472, "g": 1.18, "gamma": 0.986, "a": 19.64, "alpha": 0.124, "b": 57.07, "beta": 0.169},
-    },
-)
-def krajewski2024(N, D, G, c, g, gamma, a, alpha, b, beta):
-    return c + (g * power(G, -gamma) + a) * power(N, -alpha) + b * power(D, -beta)

@@ -87,10 +87,8 @@ class Problem:
 
 
 def _residuals(form: Form, space: str, theta_P, columns, target_R):
-    coefficients = {
-        k: jnp.exp(theta_P[i]) if c.positive else theta_P[i] for i, (k, c) in enumerate(form.coefficients.items())
-    }
-    loss_R = form.function(*columns, **coefficients)
+    coefficients = [jnp.exp(t) if c.positive else t for t, c in zip(theta_P, form.coefficients.values(), strict=True)]
+    loss_R = form.function(*columns, *coefficients)
     return (jnp.log(loss_R) if space == "log" else loss_R) - target_R
 
 
