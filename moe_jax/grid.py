@@ -141,7 +141,7 @@ def _checked_name(name: Any) -> str:
 
 
 def _short(x: float) -> str:
-    """Two digits, enough to tell cells apart: 25165824 -> 25m, 6144 -> 6p1k, 0.0025 -> 2p5em3."""
+    """Two digits, enough to tell cells apart: 25165824 -> 25m, 6144 -> 6p1k; below 1 without the minus, 0.0025 -> 2p5e3."""
     for letter, unit in (("t", 1e12), ("b", 1e9), ("m", 1e6), ("k", 1e3)):
         if x >= 0.9995 * unit:
             scaled = x / unit
@@ -149,7 +149,7 @@ def _short(x: float) -> str:
     if x >= 1 or x == 0:
         return f"{x:.4g}".replace(".", "p")
     mantissa, exponent = f"{x:.2e}".split("e")
-    return f"{float(mantissa):g}".replace(".", "p") + f"em{-int(exponent)}"
+    return f"{float(mantissa):g}".replace(".", "p") + f"e{-int(exponent)}"
 
 
 def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:

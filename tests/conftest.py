@@ -1,0 +1,50 @@
+"""Eight virtual CPU devices, shapes and dtypes that may not mix silently, and the verbs as a user runs them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Before JAX is imported: by environment, so that tests without JAX do not pay for its import.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
+)
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compilation_cache(tmp_path_factory):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla"))
+
+
+def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
+    """The environment of a process that a test starts: as a user's, on the CPU, without what conftest sets for itself."""
+    flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    return {k: v for k, v in os.environ.items() if k != "JAX_NUMPY_RANK_PROMOTION"} | {"XLA_FLAGS": flags} | extra
+
+
+@pytest.fixture(scope="session")
+def verb() -> Callable[..., subprocess.CompletedProcess]:
+    """verb("train", "--config=…", cwd=…, devices=1) -> the finished process, with its output as text."""
+
+    def run(*args: str, cwd: Path = ROOT, devices: int = 1, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "moe_jax.cli", *map(str, args)]
+        environment = child_environment(devices, **extra)
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def byte_store(tmp_path_factory, verb) -> str:
+    """The embedded corpus as bytes, prepared once a session."""
+    path = tmp_path_factory.mktemp("stores") / "python_stdlib_byte"
+    done = verb("prepare", f"--store={path}")
+    assert done.returncode == 0, done.stderr
+    return str(path)

@@ -1,0 +1,119 @@
+"""Every wrong value is refused in one sentence with the field, the value and the rule; right ones survive unchanged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moe_jax import config as config_lib
+from moe_jax import configfile
+from moe_jax.errors import UserError
+
+
+def load(*overrides, file="configs/common.py"):
+    return configfile.load([f"--config={file}", *(f"--config.{o}" for o in overrides)]).config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("moe.granularty=4", ["config.moe.granularty", "no such field", "did you mean config.moe.granularity?"]),
+        ("nonsense=1", ["config.nonsense", "no such field"]),
+        ("moe.granularity=3", ["config.moe.granularity = 3", "must divide model.d_ff = 256"]),
+        ("moe.granularity='abc'", ["config.moe.granularity = 'abc'", "must be a number"]),
+        ("moe.granularity=0", ["config.moe.granularity = 0", "above 0"]),
+        ("train.tokens=1.5", ["config.train.tokens = 1.5", "whole number"]),
+        ("train.tokens=-5", ["config.train.tokens = -5", "above 0"]),
+        ("moe.n_experts=5", ["config.moe.n_experts = 5", "expansion_rate · granularity = 8 · 1 = 8"]),
+        ("moe.top_k=9", ["config.moe.top_k = 9", "active_rate · granularity = 1 · 1 = 1"]),
+        ("moe.active_rate=9", ["top_k = 9", "more experts than there are, n_experts = 8"]),
+        ("moe.active_rate=0.5", ["config.moe.active_rate = 0.5", "whole number of experts, not 0.5"]),
+        ("moe.softmax=after_top_k", ["config.moe.softmax", "top_k = 1", "no gradient"]),
+        ("moe.softmax=sideways", ["config.moe.softmax = 'sideways'", "must be one of 'before_top_k', 'after_top_k'"]),
+        ("moe.router=hash", ["config.moe.router = 'hash'", "must be one of"]),
+        ("moe.capacity_factor=0.01", ["config.moe.capacity_factor = 0.01", "less than one slot"]),
+        ("moe.group_sequences=5", ["config.moe.group_sequences = 5", "must divide the 32 sequences"]),
+        ("mesh.expert=3", ["config.mesh.expert = 3", "must divide the 8 experts"]),
+        ("mesh={'replica': -1, 'data': -1, 'expert': 1}", ["config.mesh", "only one axis may be -1"]),
+        ("mesh.data=0", ["config.mesh.data = 0", "above 0, or -1"]),
+        ("model.n_heads=5", ["config.model.n_heads = 5", "must divide model.d_model = 64"]),
+        ("model.activation=tanh", ["config.model.activation = 'tanh'", "must be one of"]),
+        ("optim.betas=(0.9,2)", ["config.optim.betas = (0.9, 2)", "[0, 1)"]),
+        ("optim.warmup_tokens=100", ["config.optim.warmup_tokens = 100", "not both"]),
+        ("train.microbatches=3", ["config.train.microbatches = 3", "must divide train.batch_sequences = 32"]),
+        ("eval.sequences=0", ["config.eval.sequences = 0", "above 0"]),
+        ("moe=3", ["config.moe = 3", "group of fields"]),
+        ("seed=None", ["config.seed = None", "whole number"]),
+    ],
+)
+def test_a_wrong_value_gets_its_sentence(override, words):
+    with pytest.raises(UserError) as e:
+        load(override)
+    for word in words:
+        assert word in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_expert_choice_groups_must_give_whole_sequences():
+    with pytest.raises(UserError, match=r"group · K / E = 4 · 1 / 8 = 0.5"):
+        load("moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=4")
+
+
+def test_both_forms_of_a_moe_layer_agree():
+    by_rates = load("moe.granularity=4", "moe.active_rate=2").moe
+    by_counts = load(
+        "moe.expansion_rate=None", "moe.granularity=None", "moe.active_rate=None", "moe.n_experts=32", "moe.top_k=8", "moe.d_expert=64"
+    ).moe
+    assert by_rates == by_counts
+    assert (by_rates.n_experts, by_rates.top_k, by_rates.d_expert, by_rates.sparsity) == (32, 8, 64, 0.75)
+
+
+def test_an_override_of_a_dense_model_is_refused():
+    with pytest.raises(UserError, match="None"):
+        load("moe=None", "moe.granularity=2")
+    assert load("moe=None").moe is None
+
+
+@pytest.mark.parametrize("overrides", [(), ("moe=None",), ("moe.granularity=4", "optim.clip_norm=None", "train.tokens=1e6")])
+def test_a_config_survives_json(overrides):
+    config = load(*overrides)
+    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+
+
+def test_a_missing_field_is_refused():
+    values = config_lib.to_dict(load())
+    del values["optim"]["eps"]
+    with pytest.raises(UserError, match=r"config.optim.eps: is missing"):
+        config_lib.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(arg=None):\n    return 1 / 0\n", ["ZeroDivisionError", "line 2"]),
+        ("def get_config(:\n", ["SyntaxError"]),
+        ("x = 1\n", ["has no get_config"]),
+        ("def get_config(arg=None):\n    return {}\n", ["must give a ConfigDict"]),
+        ("from configs import common\ndef get_config(arg=None):\n    return common.get_config()\ndef get_grid(arg=None):\n    return []\n",
+         ["get_grid() must give a list"]),
+    ],
+)  # fmt: skip
+def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "common.py").write_bytes((Path(__file__).parent.parent / "configs" / "common.py").read_bytes())
+    file = tmp_path / "configs" / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UserError) as e:
+        configfile.load([f"--config={file}"])
+    for word in [str(file), *words]:
+        assert word in str(e.value)
+
+
+def test_config_flags_need_a_file_and_a_value():
+    with pytest.raises(UserError, match="no such file"):
+        configfile.load(["--config=configs/nope.py"])
+    with pytest.raises(UserError, match="give one config file"):
+        configfile.load([])
+    with pytest.raises(UserError, match="=VALUE"):
+        configfile.load(["--config=configs/common.py", "--config.seed"])
+    assert configfile.split(["--config", "a.py", "--workdir=w", "--config.seed=1"]) == (["--config=a.py", "--config.seed=1"], ["--workdir=w"])

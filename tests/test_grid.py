@@ -1,0 +1,88 @@
+"""Grids are values: names tell runs apart and outlive an extension; hashes cover what defines a result and nothing else."""
+
+import pytest
+
+from moe_jax import configfile, grid
+from moe_jax.errors import UserError
+
+BASE = configfile.load(["--config=configs/common.py"]).base.to_dict()
+
+
+def expand(*cells):
+    return grid.expand(BASE, list(cells))
+
+
+def test_product_zip_and_chain():
+    a, b = grid.axis("seed", [0, 1]), grid.axis("model.d_model", [16, 32])
+    assert grid.product(a, b) == [
+        {"seed": 0, "model.d_model": 16}, {"seed": 0, "model.d_model": 32},
+        {"seed": 1, "model.d_model": 16}, {"seed": 1, "model.d_model": 32},
+    ]  # fmt: skip
+    assert grid.zipped(a, b) == [{"seed": 0, "model.d_model": 16}, {"seed": 1, "model.d_model": 32}]
+    assert grid.chain(a, b) == a + b
+    with pytest.raises(ValueError, match="shorter"):
+        grid.zipped(a, b[:1])
+    with pytest.raises(UserError, match="seed twice"):
+        grid.product(a, a)
+
+
+def test_the_smoke_grid_has_every_axis_in_its_names():
+    file = configfile.load(["--config=configs/smoke.py"])
+    runs = grid.expand(file.base.to_dict(), file.cells)
+    assert len(runs) == len({run.name for run in runs}) == 27
+    assert runs[0].name == "n6p1k-d96k-g1-s0"
+    assert len({run.config.model.d_model for run in runs}) == len({run.config.train.tokens for run in runs}) == 3
+
+
+def test_names_are_those_of_the_run_alone():
+    cell = {"model.d_model": 32, "optim.learning_rate": 0.0025}
+    (alone,) = expand(cell)
+    extended = expand({"model.d_model": 16}, cell, {"moe": None}, {"seed": 7, "train.batch_sequences": 64})
+    assert [run.name for run in extended] == [
+        "n6p1k-d384k-g1-s0", "n25k-d384k-g1-lr2p5e3-s0", "n98k-d384k-dense-s0", "n98k-d384k-g1-b64-s7",
+    ]  # fmt: skip
+    assert alone == extended[1]
+
+
+def test_equal_names_and_bad_names_are_refused():
+    with pytest.raises(UserError, match=r"n98k-d384k-g1-s0 is taken by .*set 'name'"):
+        expand({"optim.eps": 1e-8}, {"optim.eps": 1e-6})
+    assert [r.name for r in expand({"optim.eps": 1e-8, "name": "a"}, {"optim.eps": 1e-6, "name": "b"})] == ["a", "b"]
+    for name in ["", "A", "-a", "a-", "a b", "a/../b", "1a", "x" * 29, "a;rm", "a\n", 3]:
+        with pytest.raises(UserError, match="run name"):
+            expand({"name": name})
+
+
+def test_a_cell_is_refused_with_its_place():
+    with pytest.raises(UserError, match=r"cell 2 of the grid, .*config.moe.granularity = 3: must divide"):
+        expand({}, {"moe.granularity": 3})
+    with pytest.raises(UserError, match=r"did you mean config.model.d_model"):
+        expand({"model.dmodel": 3})
+    with pytest.raises(UserError, match="is None"):
+        grid.expand(BASE | {"moe": None}, [{"moe.granularity": 2}])
+
+
+def test_expanding_leaves_the_base_alone():
+    before = str(BASE)
+    expand({"model.d_model": 16}, {"moe": None})
+    assert str(BASE) == before
+
+
+def test_the_hash_covers_what_defines_the_result():
+    def hashed(*cell, sha="a" * 64, V=259):
+        (run,) = expand(dict(cell))
+        return grid.config_hash(run.config, sha, V)
+
+    same = hashed()
+    for field, value in [
+        ("mesh.data", 8), ("train.microbatches", 4), ("checkpoint.every_steps", 3), ("tensorboard", True), ("model.remat", True),
+        ("train.log_every_steps", 7), ("data.store", "elsewhere"), ("moe.n_experts", 8),
+    ]:  # fmt: skip
+        assert hashed((field, value)) == same, field
+    for field, value in [
+        ("model.d_model", 32), ("moe", None), ("train.batch_sequences", 64), ("train.tokens", 1), ("optim.learning_rate", 1e-3),
+        ("eval.sequences", 8), ("model.compute_dtype", "bfloat16"), ("seed", 1), ("moe.capacity_factor", 2), ("train.loss_window", 7),
+    ]:  # fmt: skip
+        assert hashed((field, value)) != same, field
+    assert hashed(sha="b" * 64) != same
+    assert hashed(V=300) != same
