@@ -1,0 +1,205 @@
+"""figures: what is drawn is what was measured, labelled, and nothing lies on anything else."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import synthetic_sweep as synthetic
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from moe_jax import figures, findings, laws, results
+from moe_jax.figures import Comparison, Curve
+
+KRAJEWSKI = synthetic.cells(
+    widths=[16, 24, 32, 40, 48], tokens=[16_000, 33_000, 66_000, 131_000], granularities=[1, 2, 4, 8]
+)
+GRIDS = {
+    "smoke": synthetic.cells(),
+    "wide": KRAJEWSKI,
+    "one cell": synthetic.cells(widths=[16], tokens=[96_000], granularities=[2]),
+    "with dense": [*synthetic.cells(tokens=[96_000]), *({"moe": None, "model.d_model": d} for d in (16, 32))],
+    "many tokens": synthetic.cells(tokens=[20_000 + 9_000 * i for i in range(9)]),
+}
+
+
+@pytest.fixture
+def law():
+    """The planted law with an interval of ±1% around its c."""
+    planted = laws.published("krajewski2024")
+    samples = {name: np.full(41, value) for name, value in synthetic.LAW.items()}
+    samples["c"] = synthetic.LAW["c"] * np.linspace(0.99, 1.01, 41)
+    return dataclasses.replace(planted, coefficients=synthetic.LAW, samples=samples, errors={"rmse_fit": 0.01})
+
+
+def grid_of(tmp_path, cells):
+    work, planned = synthetic.make(tmp_path / "w", cells)
+    for run in planned:
+        folder, _ = synthetic.begin(work, run)
+        folder.write_result(synthetic.result_of(run))
+    return findings.cells([results.row(run, work.run_dir(run.name)) for run in planned])
+
+
+def drawn(ax, *, markers):
+    """The (x, y) of an axes' lines that are markers, or of those that are not."""
+    return [line.get_xydata() for line in ax.lines if (line.get_marker() == "o") == markers]
+
+
+def all_figures(grid, law):
+    for axis in findings.AXES:
+        yield figures.loss_against(grid, axis, law)
+    if findings.granularity_effects(grid):
+        yield figures.granularity_effect(grid, law)
+
+
+def assert_nothing_overlaps(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    boxes += [text.get_window_extent(renderer) for text in (figure._supxlabel, figure._supylabel) if text is not None]
+    for a, b in itertools.combinations(boxes, 2):
+        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(overlap) < 2, f"{a} and {b} overlap"
+    for ax in figure.axes:
+        labels = [t.get_window_extent(renderer) for t in ax.get_xticklabels() if t.get_text() and t.get_visible()]
+        inside = sorted(
+            (b for b in labels if ax.bbox.x0 - 1 <= (b.x0 + b.x1) / 2 <= ax.bbox.x1 + 1), key=lambda b: b.x0
+        )
+        assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(inside)), [t.get_text() for t in ax.get_xticklabels()]
+    width, height = figure.get_size_inches() * figure.dpi
+    for box in boxes:
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, "cut off"
+
+
+@pytest.mark.parametrize("cells", GRIDS)
+@pytest.mark.parametrize("with_law", [False, True])
+def test_nothing_overlaps_and_every_axis_is_named(tmp_path, law, cells, with_law):
+    grid = grid_of(tmp_path, GRIDS[cells])
+    for figure in all_figures(grid, law if with_law else None):
+        assert_nothing_overlaps(figure)
+        assert "nats" in figure.get_supylabel() and figure.get_supxlabel()
+        assert figure.legends and 1 <= len(figure.axes) <= 6
+        assert all(ax.get_title() for ax in figure.axes)
+
+
+def test_points_are_the_losses_and_curves_the_law(tmp_path, law):
+    grid = grid_of(tmp_path, None)
+    figure = figures.loss_against(grid, "N", law)
+    assert [ax.get_title() for ax in figure.axes] == ["G = 1", "G = 2", "G = 4"]
+    for ax, G in zip(figure.axes, (1, 2, 4), strict=True):
+        measured = {(cell.N, cell.loss) for cell in grid if cell.G == G}
+        assert {(x, y) for points in drawn(ax, markers=True) for x, y in points} == measured
+        curves = drawn(ax, markers=False)
+        assert len(curves) == 3
+        for curve in curves:  # the planted law goes through the losses, which it made
+            for N, loss in curve[[0, -1]]:
+                assert min(abs(loss - cell.loss) for cell in grid if cell.G == G and round(N) == cell.N) < 1e-9
+        bands = [band.get_paths()[0].vertices[:, 1] for band in ax.collections]
+        assert len(bands) == 3
+        for band, curve in zip(bands, curves, strict=True):
+            assert band.max() - curve[:, 1].max() == pytest.approx(0.008 * synthetic.LAW["c"], rel=0.01)
+        assert ax.get_xscale() == ax.get_yscale() == "log"
+        assert [t.get_text() for t in ax.get_xticklabels()] == ["34.8k", "139k", "557k"]
+
+
+def test_no_point_is_outside_its_panel(tmp_path, law):
+    alone = [{"moe.granularity": g} for g in (1, 2, 4)]  # panels of one point each share an axis
+    for i, cells in enumerate([*GRIDS.values(), alone]):
+        for figure in all_figures(grid_of(tmp_path / str(i), cells), law):
+            for ax in figure.axes:
+                (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+                assert all(x0 <= x <= x1 and y0 <= y <= y1 for points in drawn(ax, markers=True) for x, y in points)
+
+
+def test_without_a_law_lines_join_the_cells(tmp_path):
+    grid = grid_of(tmp_path, None)
+    figure = figures.loss_against(grid, "D", None)
+    for ax in figure.axes:
+        for line in drawn(ax, markers=False):
+            assert len(line) == 3 and (np.diff(line[:, 1]) < 0).all()
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["N = 34.8k", "N = 139k", "N = 557k"]
+
+
+def test_the_effect_of_g_starts_at_zero(tmp_path, law):
+    grid = grid_of(tmp_path, None)
+    figure = figures.granularity_effect(grid, law)
+    for ax in figure.axes:
+        points = drawn(ax, markers=True)
+        assert len(points) == 3 and all(p[0, 1] == 0 and (p[1:, 1] < 0).all() for p in points)
+        curves = [c for c in drawn(ax, markers=False) if len(c) > 2]
+        assert all(c[0, 1] == 0 and c[-1, 1] == pytest.approx(p[-1, 1]) for c, p in zip(curves, points, strict=True))
+
+
+def test_a_law_of_other_columns_is_drawn_along_n(tmp_path):
+    """chinchilla's N counts embeddings too; along the grid's N it goes with it."""
+    grid = grid_of(tmp_path, None)
+    figure = figures.loss_against(grid, "N", laws.published("chinchilla"))
+    law = laws.published("chinchilla")
+    for ax in figure.axes:
+        for curve in drawn(ax, markers=False):
+            for N, loss in curve[[0, -1]]:
+                of = [float(law.predict(cell.rows[0])[0]) for cell in grid if round(N) == cell.N]
+                assert min(abs(loss - value) for value in of) < 1e-9
+
+
+def test_where_the_law_is_not_defined_no_curve_is_drawn(tmp_path, law):
+    grid = grid_of(tmp_path, [{"moe": None, "model.d_model": d} for d in (16, 32, 64)])
+    figure = figures.loss_against(grid, "N", law)
+    (ax,) = figure.axes
+    assert drawn(ax, markers=False) == [] and len(drawn(ax, markers=True)) == 3
+    assert ax.get_title() == "dense"
+    with pytest.raises(ValueError, match="no cell has a G"):
+        figures.loss_against(grid, "G", law)
+    with pytest.raises(ValueError, match=r"no \(N, D\) has two G"):
+        figures.granularity_effect(grid, law)
+
+
+def test_curves_end_in_what_became_of_the_run():
+    steps = np.arange(1, 200) * 1000.0
+    losses = 5.5 * steps**-0.05
+
+    def curve(state, eval_loss):
+        return Curve(35_000, 96_000, 2, steps, losses, state, eval_loss)
+
+    figure = figures.loss_curves([curve("done", 2.9), curve("diverged", None), curve("running", None)])
+    assert_nothing_overlaps(figure)
+    (ax,) = figure.axes
+    ends = {line.get_marker(): tuple(line.get_xydata()[-1]) for line in ax.lines if len(line.get_xydata()) == 1}
+    assert ends == {"o": (steps[-1], 2.9), "x": (steps[-1], losses[-1])}
+    assert "diverged" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_smoothing_keeps_a_straight_line_and_halves_noise():
+    steps = np.arange(1, 400) * 1000.0
+    noise = np.random.default_rng(0).standard_normal(len(steps))
+    for losses, most in ((np.full(len(steps), 3.0), 1e-9), (3 + 0.1 * noise, 0.05)):
+        figure = figures.loss_curves([Curve(35_000, 96_000, None, steps, losses, "running", None)])
+        smooth = figure.axes[0].lines[1].get_ydata()
+        assert len(smooth) == len(steps)
+        assert np.std(smooth[50:] - 3.0) <= most
+
+
+def test_residuals_are_measured_less_predicted_and_held_out_runs_hollow():
+    rng = np.random.default_rng(0)
+    predicted, misses = np.linspace(2, 3, 12), 0.01 * rng.standard_normal(12)
+    held_out = np.arange(12) < 3
+    axes = {"N": np.repeat([1e5, 1e6], 6), "D": np.tile([1e6, 2e6, 4e6], 4), "G": np.tile([1.0, 2.0], 6)}
+    comparison = Comparison(predicted + misses, predicted, held_out, axes, figures.LABELS, rmse=0.01)
+    figure = figures.fit_against_data(comparison)
+    assert_nothing_overlaps(figure)
+    for ax, values in zip(figure.axes[1:], axes.values(), strict=True):
+        fitted, hollow = (line for line in ax.lines if line.get_marker() == "o")
+        np.testing.assert_allclose(fitted.get_xydata(), np.stack([values, misses], 1)[~held_out])
+        np.testing.assert_allclose(hollow.get_xydata(), np.stack([values, misses], 1)[held_out])
+        assert hollow.get_markerfacecolor() == "white"
+        assert ax.get_ylim()[1] > np.abs(misses).max()
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path, law):
+    grid = grid_of(tmp_path, None)
+    for kind in ("svg", "png"):
+        first, second = (figures.to_bytes(figures.loss_against(grid, "N", law), kind) for _ in range(2))
+        assert first == second and len(first) > 1000

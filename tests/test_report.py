@@ -1,0 +1,264 @@
+"""report: one page that shows what the runs are, whatever stands in their files and however far they are."""
+
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+import synthetic_sweep as synthetic
+
+from moe_jax import collect, command, laws, report, sections
+from moe_jax.errors import UserError, WorkFailed
+from moe_jax.html import Html, h, page, table
+from moe_jax.workdir import Manifest, StoreIdentity, Workdir
+
+SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000, 192_000], granularities=[1, 2])
+EVIL = '"><script>alert(1)</script><img src=http://x.example/y onerror=alert(2)>&$x_{$'
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that elements are closed in order; collects tags, links, texts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.links, self.texts, self.tables = [], [], [], [], 0
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "srcset", "data")]
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def make_report(work):
+    assert report.main(["--workdir", str(work.path)]) == 0
+    return Reader((work.path / "report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A finished sweep with noise on its losses, and the law fitted to it."""
+    work, planned = synthetic.make(tmp_path_factory.mktemp("fitted") / "w")
+    rng = np.random.default_rng(0)
+    for run in planned:
+        noisy = synthetic.planned_loss(run) + 0.004 * rng.standard_normal()
+        synthetic.finish(work, run, synthetic.result_of(run, eval_loss=noisy))
+    assert collect.main(["--workdir", str(work.path)]) == 0
+    split, few = laws.Split(holdout="lowest:3"), laws.Resampling(samples=40)
+    law = laws.fit(str(work.path / "results.csv"), start=16, split=split, resampling=few).law
+    law.save(work.path / "law.json")
+    return work, law
+
+
+def test_the_page_shows_runs_law_and_doubts(fitted, capsys):
+    work, law = fitted
+    read = make_report(work)
+    for run in work.existing_manifest().runs:
+        assert run.name in read.text
+    assert "Losses fall with N in 18 of 18 neighbouring pairs and with D in 18 of 18" in read.text
+    for name, value in law.coefficients.items():
+        assert f"{value:.4g}" in read.text, name
+    low, high = law.intervals["alpha"]
+    assert f"{low:.4g} … {high:.4g}" in read.text
+    assert law.unidentified and all(doubt in read.text for doubt in law.doubts)
+    for name in ("rmse_fit", "rmse_holdout", "max_fit"):
+        assert f"{law.errors[name]:.4f}" in read.text
+    assert "2.076" in read.text  # the published g
+    assert "RMSE of the 3 runs held out" in read.text
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith(f"report: {work.path / 'report.html'} (6 figures")
+
+
+def test_the_page_needs_nothing_but_itself(fitted):
+    work, _ = fitted
+    read = make_report(work)
+    assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in read.links)
+    assert "script" not in read.tags and "link" not in read.tags and "iframe" not in read.tags
+    images = [link for link in read.links if link.startswith("data:")]
+    saved = sorted(path.name for path in (work.path / "figures").iterdir())
+    assert saved == sorted(
+        ["fit.png", "granularity.png", "loss_curves.png", *(f"loss_against_{axis}.png" for axis in "NDG")]
+    )
+    assert len(images) == len(saved)
+    assert all((work.path / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in saved)
+    ids = [link for link in read.links if link.startswith("#")]
+    assert len(ids) == len(set(ids)) >= 7
+
+
+def test_residuals_are_those_of_the_fit(fitted):
+    work, law = fitted
+    comparison = report.read(work).law.comparison
+    assert int(comparison.held_out.sum()) == law.n_holdout == 3
+    assert comparison.measured[comparison.held_out].max() < comparison.measured[~comparison.held_out].min()
+    rmse = np.sqrt(np.mean(comparison.residuals[~comparison.held_out] ** 2))
+    assert rmse == pytest.approx(law.errors["rmse_fit"])
+
+
+def test_a_law_of_other_runs_is_said_to_be_so(fitted, tmp_path):
+    shutil.copytree(fitted[0].path, tmp_path / "w")
+    work = Workdir(str(tmp_path / "w"))
+    assert "another results.csv" not in make_report(work).text
+    run = work.existing_manifest().runs[0]
+    work.run_dir(run.name).write_result(synthetic.result_of(run, eval_loss=3.3333))
+    assert "fitted to another results.csv than these runs give now" in make_report(work).text
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"law": "krajewski2024"}', '{"law": "nobody1900"}', ""])
+def test_an_unreadable_law_leaves_the_rest_of_the_page(tmp_path, content):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned:
+        synthetic.finish(work, run)
+    (work.path / "law.json").write_text(content)
+    with pytest.raises(WorkFailed, match=r"without a law: .*law\.json"):
+        report.main(["--workdir", str(work.path)])
+    read = Reader((work.path / "report.html").read_text())
+    assert planned[0].name in read.text and "Loss against N, D and G" in read.text
+
+
+def test_without_a_law_the_page_says_what_makes_one(tmp_path):
+    work, planned = synthetic.make(tmp_path / "a sweep", SMALL)
+    for run in planned:
+        synthetic.finish(work, run)
+    text = make_report(work).text
+    assert f"moe-jax fit --workdir '{work.path}'" in text
+    assert "Losses fall with N in 4 of 4" in text
+
+
+def test_a_page_of_a_sweep_that_has_hardly_begun(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    assert "8 runs: 8 queued." in make_report(work).text
+    synthetic.begin(work, planned[0], step=5, loss=4.0, tokens_per_second=100.0)
+    work.run_dir(planned[0].name).write_metrics(synthetic.curve(planned[0], upto=20))
+    text = make_report(work).text
+    assert "7 queued, 1 running" in text and "No run has a loss yet." in text and "1 of 8 runs." in text
+    synthetic.finish(work, planned[1])
+    text = make_report(work).text
+    assert "1 of 8 runs done" in text and "nothing to compare yet" in text
+
+
+def test_what_did_not_come_through_is_listed_and_left_out(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned[:5]:
+        synthetic.finish(work, run)
+    damaged, diverged, failed = planned[5:8]
+    folder = synthetic.finish(work, damaged, synthetic.result_of(damaged, eval_loss=0.5))
+    folder.result_path.write_text(folder.result_path.read_text()[:-5])
+    synthetic.finish(work, diverged, synthetic.diverged_result_of(diverged, 20))
+    folder, attempt = synthetic.begin(work, failed, step=7)
+    folder.end_attempt(attempt, 1, "the disk is full")
+    text = make_report(work).text
+    assert "5 of 8 runs done" in text
+    assert f"Left out of every number on this page: {damaged.name}" in text and "0.5000" not in text
+    assert f"{diverged.name} (diverged): the loss is not finite at step 20" in text
+    assert f"{failed.name} (failed): the disk is full" in text
+
+
+def test_a_torn_line_ends_a_curve_but_not_the_page(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned:
+        folder = synthetic.finish(work, run)
+    lines = folder.metrics.read_text().splitlines()
+    folder.metrics.write_text("\n".join([*lines[:6], lines[6][:9]]))
+    foreign = work.run_dir(planned[0].name).metrics
+    foreign.write_text(
+        '{"step": 0, "loss": "x", "tokens": 1}\n{"step": 1, "loss": 3.0, "tokens": 10}\n{"step": 2}\n[]\n'
+    )
+    curves = report.read(work).curves
+    assert len(curves) == 8
+    assert sorted(len(curve.tokens) for curve in curves)[:2] == [1, 6]
+    make_report(work)
+
+
+def test_hostile_text_stays_text(tmp_path):
+    _, planned = synthetic.make(tmp_path / "made", SMALL)
+    work = Workdir(str(tmp_path / "w <b>&"))
+    work.accept(Manifest(EVIL[:7], f"--config={EVIL}", StoreIdentity(EVIL, EVIL, 256), planned), whole=True)
+    for run in planned[:-2]:
+        folder = synthetic.finish(work, run, synthetic.result_of(run, device=EVIL, git_commit=EVIL))
+        folder.write_run(folder.run() | {"versions": {EVIL: EVIL}, "mesh": [EVIL], "store": {"sha256": EVIL}})
+    folder, attempt = synthetic.begin(work, planned[-2], step=3, phase=EVIL, loss=EVIL)
+    folder.end_attempt(attempt, 1, EVIL)
+    folder = synthetic.finish(work, planned[-1])
+    folder.result_path.write_text(json.dumps(synthetic.result_of(planned[-1], name=EVIL)))
+    read = make_report(work)
+    assert "script" not in read.tags and read.tags.count("img") == 5
+    assert all(link.startswith(("data:", "#")) for link in read.links)
+    assert read.text.count("<script>alert(1)</script>") >= 6  # as text, where it was written
+
+
+def test_dropping_is_a_warning_above_ten_percent(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned:
+        dropped = 0.07 * run.config.moe.granularity
+        synthetic.finish(work, run, synthetic.result_of(run, dropped_fraction=dropped))
+    text = make_report(work).text
+    assert "4 runs of 8 dropped more than 10%. There G is confounded with dropping" in text
+    assert "7.0% to 14.0%" in text
+
+
+def test_exceptions_to_falling_losses_are_listed(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned[:-1]:
+        synthetic.finish(work, run)
+    synthetic.finish(work, planned[-1], synthetic.result_of(planned[-1], eval_loss=4.5))
+    text = make_report(work).text
+    assert "Losses fall with N in 3 of 4 neighbouring pairs and with D in 3 of 4" in text
+    assert "N 34.8k → 139k at D = 193k, G = 2: " in text and "D 96.3k → 193k at N = 139k, G = 2: " in text
+
+
+def test_runs_that_differ_beside_the_axes_get_tables_of_their_own(tmp_path):
+    cells = [{**cell, "moe.expansion_rate": e} for cell in SMALL[:4] for e in (4, 8)]
+    work, planned = synthetic.make(tmp_path / "w", cells)
+    for run in planned:
+        synthetic.finish(work, run)
+    text = make_report(work).text
+    assert "expansion_rate = 4" in text and "expansion_rate = 8" in text
+
+
+def test_dense_twins_are_in_the_page(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", [*SMALL, {"moe": None, "train.tokens": 96_000}])
+    for run in planned:
+        synthetic.finish(work, run)
+    assert planned[-1].name in make_report(work).text
+
+
+def test_no_sweep_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(UserError, match="holds no sweep"):
+        report.main(["--workdir", str(tmp_path)])
+    assert command.run(report.main, ["--workdir", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_elements_escape_what_they_are_given():
+    assert h("p", "a < b & c", None, 3) == "<p>a &lt; b &amp; c3</p>"
+    assert h("td", h("b", "x"), class_="n") == '<td class="n"><b>x</b></td>'
+    assert h("a", "x", href='"><script>') == '<a href="&quot;&gt;&lt;script&gt;">x</a>'
+    assert h("img", alt="'", src=None) == '<img alt="&#x27;">'
+    assert isinstance(h("p"), Html)
+    read = Reader(page(EVIL, table([f">{EVIL}", "b"], [[EVIL, h("td", EVIL)]], caption=EVIL)))
+    assert read.tags.count("td") == 2 and "script" not in read.tags and read.text.count("alert(1)") == 5
+    with pytest.raises(ValueError, match="zip"):
+        table(["a", "b"], [["one"]])
+
+
+def test_a_formula_is_set_with_its_exponents():
+    got = sections.formula("c + (g * G^-gamma + a) * N^-alpha + b * D^(-beta + 1)")
+    assert got == "c + (g·G<sup>−γ</sup> + a)·N<sup>−α</sup> + b·D<sup>−β + 1</sup>"
+    assert sections.formula("a < b") == "a &lt; b"
