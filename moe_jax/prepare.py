@@ -15,11 +15,14 @@ mixtures:
   python_stdlib    Python's own standard library: 12 MB of text that is on every machine (default)
   files:WHERE      text and JSONL files, .gz or .zst or neither: a folder, a file or a glob, local or gs://
   c4:FOLDER        C4's JSONL files: c4-train.*.json.gz, and c4-validation.*.json.gz held out
+  NAME             a registered seqio Task or Mixture: c4_en (through TFDS), or yours with --module_import
 
 vocabularies:
   byte             UTF-8 bytes (default)
   bpe:SIZE         a SentencePiece BPE of SIZE pieces, trained on the source
-  PATH.model       a SentencePiece model"""
+  PATH.model       a SentencePiece model
+  PATH.json        a Hugging Face tokenizer.json
+  task             the own vocabulary of a seqio Task that gives token ids"""
 
 
 def main(argv: Sequence[str]) -> int | None:
@@ -33,6 +36,8 @@ def main(argv: Sequence[str]) -> int | None:
     parser.add_argument("--seed", type=int, default=0, help="chooses what is held out [0]")
     config_args, others = configfile.split(argv)
     parser.add_argument("--text_field", default="text", help="field of a JSONL line that holds the document [text]")
+    parser.add_argument("--module_import", action="append", default=[], help="module that registers your seqio Tasks")
+    parser.add_argument("--tfds_data_dir", help="folder or gs:// where TensorFlow Datasets are")
     args = parser.parse_args(others)
     if args.workers < 1:
         raise errors.UserError(f"--workers={args.workers}: must be at least 1")
@@ -49,22 +54,22 @@ def main(argv: Sequence[str]) -> int | None:
         print(f"{store} is finished: {_summary(info)}")
         return errors.DONE
     with _sigterm_as_interrupt():
-        info = build.build(store, _source(mixture, args.seed, args.text_field), settings, args.workers)
+        info = build.build(store, _source(mixture, args), settings, args.workers)
     print(f"{store}: {_summary(info)}")
     return errors.DONE
 
 
-def _source(mixture: str, seed: int, text_field: str):
-    from moe_jax.data import corpus, text_files
+def _source(mixture: str, args):
+    from moe_jax.data import corpus, seqio_source, text_files
 
     kind, _, where = mixture.partition(":")
     if mixture == corpus.NAME:
-        return corpus.PythonLibrary(seed)
+        return corpus.PythonLibrary(args.seed)
     if kind == "files":
-        return text_files.TextFiles(mixture, {None: where}, seed, text_field)
+        return text_files.TextFiles(mixture, {None: where}, args.seed, args.text_field)
     if kind == "c4":
-        return text_files.c4(where, seed)
-    raise errors.UserError(f"data.mixture={mixture}: there is {corpus.NAME}")
+        return text_files.c4(where, args.seed)
+    return seqio_source.SeqioSource(mixture, args.seed, tuple(args.module_import), args.tfds_data_dir)
 
 
 def _summary(info) -> str:

@@ -16,6 +16,7 @@ class Texts:
 
     shards: tuple
     name: str = "texts"
+    vocabulary = None
 
     @property
     def n_shards(self):

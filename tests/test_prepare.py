@@ -2,11 +2,13 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from data_stores import Texts, contents, make_store, words
 from etils import epath
@@ -149,6 +151,32 @@ def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, workers):
     assert open_store(str(tmp_path / "s")).info.documents["train"] > 500
 
 
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_gives_the_same_store(tmp_path):
+    def start(name):
+        flags = [f"--store={tmp_path / name}", "--vocabulary=bpe:512", "--workers=2"]
+        return subprocess.Popen([*COMMAND, *flags], stdout=subprocess.DEVNULL)
+
+    began = time.perf_counter()
+    assert start("whole").wait() == DONE
+    seconds, kills = time.perf_counter() - began, 0
+    expected = contents(tmp_path / "whole")
+    random = np.random.default_rng(0)
+    for i in range(10):
+        for moment in random.uniform(0, seconds, 2):  # the second kill hits the resumed one
+            child = start(f"killed{i}")
+            try:
+                child.wait(moment)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                kills += 1
+                child.wait()
+        assert start(f"killed{i}").wait() == DONE
+        assert contents(tmp_path / f"killed{i}") == expected
+        shutil.rmtree(tmp_path / f"killed{i}")
+    assert kills >= 10
+
+
 def test_imports_neither_tensorflow_nor_jax_for_the_embedded_corpus(tmp_path):
     code = (
         "import sys; from moe_jax import command, prepare\n"
@@ -192,8 +220,8 @@ BAD_FLAGS = {
     "--workers=many": "invalid int",
     "--vocabulary=bpe:3": "bpe:SIZE",
     "--vocabulary=words": "there are byte",
+    "--vocabulary=task": "python_stdlib gives texts",
     "--vocabulary=none.model": "none.model",
-    "--mixture=c5": "c5",
     "--colour=red": "unrecognized arguments",
 }
 

@@ -43,6 +43,9 @@ from moe_jax.errors import UserError, WorkFailed
 _TRAINING_CHARACTERS = 4_000_000
 _TRAINING_SHARDS = 16
 
+# What `--vocabulary` says for a source that brings its own.
+TASK_VOCABULARY = "task"
+
 _NO_PLACE = {errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 
 
@@ -73,7 +76,7 @@ def build(path: str, source: Source, settings: Settings, n_workers: int) -> Stor
     if not source.n_shards:
         raise _empty(source)
     size = vocabularies.bpe_size(settings.vocabulary)
-    given = None if size else vocabularies.load(settings.vocabulary)
+    given = None if size and source.vocabulary is None else _given(source, settings.vocabulary)
     _begin(store, work, settings)  # from here on the folder is ours
     vocabulary = given or _trained(source, size, work / "vocabulary.model")
     with workers.counting() as tokens:
@@ -119,6 +122,16 @@ def _same_settings(path: str, found: dict[str, Any], settings: Settings) -> None
                 f"the token store {path} was made with {field}={found.get(field)}, not {asked}; "
                 "name another --store, or remove that folder"
             )
+
+
+def _given(source: Source, spec: str) -> Vocabulary:
+    if (spec == TASK_VOCABULARY) != (source.vocabulary is not None):
+        if source.vocabulary is None:
+            raise UserError(f"vocabulary {spec}: {source.name} gives texts; name a vocabulary to make tokens with")
+        raise UserError(
+            f"vocabulary {spec}: {source.name} gives token ids of its own vocabulary; use {TASK_VOCABULARY}"
+        )
+    return source.vocabulary or vocabularies.load(spec)
 
 
 def _trained(source: Source, size: int, path: epath.Path) -> Vocabulary:

@@ -30,6 +30,7 @@ class PythonLibrary:
     seed: int
     root: str = dataclasses.field(default_factory=lambda: sysconfig.get_path("stdlib"))
     name: str = NAME
+    vocabulary = None
 
     @functools.cached_property
     def _files(self) -> list[str]:

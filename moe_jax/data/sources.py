@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from moe_jax.data.vocabularies import Vocabulary
+
 HELDOUT_FRACTION = 0.01
 
 
@@ -23,6 +25,7 @@ class Source(Protocol):
     """Instances go to other processes, so they pickle. Everything below depends on the source's content alone."""
 
     name: str
+    vocabulary: Vocabulary | None  # of documents that are token ids already; None where they are texts
 
     @property
     def n_shards(self) -> int:

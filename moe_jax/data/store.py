@@ -152,7 +152,7 @@ def create_array(path: epath.Path, split: str, tokens: int, dtype: np.dtype) -> 
 
 def _open_array(path: str, split: str, info: StoreInfo) -> ts.TensorStore:
     folder = epath.Path(path) / split / "c"
-    present = len(list(folder.iterdir())) if folder.exists() else 0
+    present = sum(f.name.isdigit() for f in folder.iterdir()) if folder.exists() else 0
     if present != (expected := n_shards(info.tokens[split])):
         raise _damaged(path, f"{split} has {present} of its {expected} shards")
     try:

@@ -59,6 +59,7 @@ class TextFiles:
     patterns: dict[str | None, str]
     seed: int
     text_field: str = "text"
+    vocabulary = None
 
     @functools.cached_property
     def _parts(self) -> list[Part]:
