@@ -73,6 +73,9 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as `svg` or `png`; the same bytes for the same data."""
     out = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
+        if figure.get_layout_engine() is not None:  # once: the layout costs as much as the drawing
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(out, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
 

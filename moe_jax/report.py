@@ -137,7 +137,7 @@ def pictures(sweep: Sweep) -> dict[str, Picture]:
 
 
 def page(sweep: Sweep, drawn: dict[str, Html]) -> str:
-    """The document; `drawn` are the figures' elements by name."""
+    """The document; `drawn` are the figures' elements by name, those that there are."""
     said = sections.in_short(sweep.snapshot, sweep.rows, sweep.grid, sweep.law)
     parts: list[tuple[str, str, list[Any]]] = [
         ("short", "In short", [html.bullets(said)]),
@@ -145,9 +145,9 @@ def page(sweep: Sweep, drawn: dict[str, Html]) -> str:
         ("runs", "Runs", [_left_out(sweep.left_out), sections.runs(sweep.manifest, sweep.snapshot, sweep.rows)]),
     ]
     if sweep.curves:
-        parts.append(("curves", "Loss curves", [drawn["loss_curves"]]))
+        parts.append(("curves", "Loss curves", [drawn.get("loss_curves")]))
     if sweep.grid:
-        against = [drawn[name] for axis in findings.AXES if (name := f"loss_against_{axis}") in drawn]
+        against = [drawn.get(f"loss_against_{axis}") for axis in findings.AXES]
         parts += [
             ("grid", "Losses", [_mixed(sweep.rows), sections.losses(sweep.grid)]),
             ("axes", "Loss against N, D and G", against),

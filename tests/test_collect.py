@@ -5,11 +5,11 @@ import os
 import time
 
 import pytest
-import synthetic_sweep as synthetic
 
 from moe_jax import collect, command, results
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.files import DamagedFile
+from tests import synthetic_sweep as synthetic
 
 SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000], granularities=[1, 2])
 DESIGN_COLUMNS = (

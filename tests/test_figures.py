@@ -5,11 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
-import synthetic_sweep as synthetic
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from moe_jax import figures, findings, laws, results
 from moe_jax.figures import Comparison, Curve
+from tests import synthetic_sweep as synthetic
 
 KRAJEWSKI = synthetic.cells(
     widths=[16, 24, 32, 40, 48], tokens=[16_000, 33_000, 66_000, 131_000], granularities=[1, 2, 4, 8]
@@ -18,6 +18,7 @@ GRIDS = {
     "smoke": synthetic.cells(),
     "wide": KRAJEWSKI,
     "one cell": synthetic.cells(widths=[16], tokens=[96_000], granularities=[2]),
+    "a cell a panel": synthetic.cells(widths=[16], tokens=[96_000]),
     "with dense": [*synthetic.cells(tokens=[96_000]), *({"moe": None, "model.d_model": d} for d in (16, 32))],
     "many tokens": synthetic.cells(tokens=[20_000 + 9_000 * i for i in range(9)]),
 }
@@ -73,15 +74,17 @@ def assert_nothing_overlaps(figure):
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, "cut off"
 
 
-@pytest.mark.parametrize("cells", GRIDS)
-@pytest.mark.parametrize("with_law", [False, True])
-def test_nothing_overlaps_and_every_axis_is_named(tmp_path, law, cells, with_law):
+@pytest.mark.parametrize(("cells", "with_law"), [("smoke", False), *((cells, True) for cells in GRIDS)])
+def test_every_point_is_shown_every_axis_named_and_nothing_overlaps(tmp_path, law, cells, with_law):
     grid = grid_of(tmp_path, GRIDS[cells])
     for figure in all_figures(grid, law if with_law else None):
         assert_nothing_overlaps(figure)
         assert "nats" in figure.get_supylabel() and figure.get_supxlabel()
         assert figure.legends and 1 <= len(figure.axes) <= 6
-        assert all(ax.get_title() for ax in figure.axes)
+        for ax in figure.axes:
+            assert ax.get_title()
+            (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+            assert all(x0 <= x <= x1 and y0 <= y <= y1 for points in drawn(ax, markers=True) for x, y in points)
 
 
 def test_points_are_the_losses_and_curves_the_law(tmp_path, law):
@@ -102,15 +105,6 @@ def test_points_are_the_losses_and_curves_the_law(tmp_path, law):
             assert band.max() - curve[:, 1].max() == pytest.approx(0.008 * synthetic.LAW["c"], rel=0.01)
         assert ax.get_xscale() == ax.get_yscale() == "log"
         assert [t.get_text() for t in ax.get_xticklabels()] == ["34.8k", "139k", "557k"]
-
-
-def test_no_point_is_outside_its_panel(tmp_path, law):
-    alone = [{"moe.granularity": g} for g in (1, 2, 4)]  # panels of one point each share an axis
-    for i, cells in enumerate([*GRIDS.values(), alone]):
-        for figure in all_figures(grid_of(tmp_path / str(i), cells), law):
-            for ax in figure.axes:
-                (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-                assert all(x0 <= x <= x1 and y0 <= y <= y1 for points in drawn(ax, markers=True) for x, y in points)
 
 
 def test_without_a_law_lines_join_the_cells(tmp_path):

@@ -3,10 +3,10 @@
 import statistics
 
 import pytest
-import synthetic_sweep as synthetic
 
 from moe_jax import findings, results
 from moe_jax.results import Row
+from tests import synthetic_sweep as synthetic
 
 
 def rows(tmp_path, cells=None, loss=synthetic.planned_loss, **changed) -> list[Row]:

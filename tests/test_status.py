@@ -8,11 +8,11 @@ import threading
 import time
 
 import pytest
-import synthetic_sweep as synthetic
 
 from moe_jax import status, tables
 from moe_jax.errors import UserError
 from moe_jax.workdir import STALE_SECONDS, STATES
+from tests import synthetic_sweep as synthetic
 
 HALF = {"step": 47, "tokens": 96_256, "loss": 3.25, "tokens_per_second": 1000.0, "phase": "train", "attempt": 1}
 
