@@ -14,7 +14,7 @@ from moe_jax.errors import UserError
 from moe_jax.workdir import STALE_SECONDS, STATES
 from tests import synthetic_sweep as synthetic
 
-HALF = {"step": 47, "tokens": 96_256, "loss": 3.25, "tokens_per_second": 1000.0, "phase": "train", "attempt": 1}
+HALF = {"step": 20, "tokens": 40_960, "loss": 3.25, "tokens_per_second": 1000.0, "phase": "train", "attempt": 1}
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_progress_and_time_left_of_a_running_run(mixed_states):
     work, of = mixed_states
     line = next(line for line in status.snapshot(work).lines if line.state == "running")
     run = of["running"]
-    assert (line.step, line.steps) == (47, run.config.steps)
-    assert line.seconds_left == pytest.approx((run.config.steps - 47) * run.config.batch_tokens / 1000)
+    assert (line.step, line.steps) == (20, run.config.steps)
+    assert line.seconds_left == pytest.approx((run.config.steps - 20) * run.config.batch_tokens / 1000)
     assert (line.train_loss, line.eval_loss, line.tokens_per_second) == (3.25, None, 1000.0)
     assert 0 <= line.age_seconds < 60
 
@@ -90,7 +90,7 @@ def test_json_holds_what_the_table_shows(mixed_states, capsys):
     told = json.loads(capsys.readouterr().out)
     assert sum(told["totals"].values()) == len(told["runs"]) == 27
     running = next(run for run in told["runs"] if run["name"] == of["running"].name)
-    assert running["step"] == 47 and running["state"] == "running" and running["attempts"] == 1
+    assert running["step"] == 20 and running["state"] == "running" and running["attempts"] == 1
 
 
 @pytest.mark.parametrize(
