@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from data_stores import Texts, make_store, words
 
 from moe_jax.data.batches import Batches, HeldOut
 from moe_jax.errors import UserError
+from tests.data_stores import Texts, make_store, words
 
 L = 16
 

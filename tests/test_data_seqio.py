@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from data_stores import contents, make_store, words
 
 from moe_jax.data import build
 from moe_jax.data.seqio_source import SeqioSource
@@ -15,6 +14,7 @@ from moe_jax.data.store import open_store
 from moe_jax.data.text_files import TextFiles
 from moe_jax.data.vocabularies import train_bpe
 from moe_jax.errors import BAD_INPUT, DONE, UserError
+from tests.data_stores import contents, make_store, words
 
 TASKS = """
 import seqio
@@ -113,9 +113,8 @@ class TestInThisProcess:
             (tmp_path / "v.model").write_bytes(train_bpe(300, [text for _, text in words(0, 20)]))
             theirs = seqio.SentencePieceVocabulary(spec)
         else:
-            from test_data_tokenizer_json import byte_level
-
             from moe_jax.data.seqio_tasks import HuggingFaceVocabulary
+            from tests.test_data_tokenizer_json import byte_level
 
             spec = str(tmp_path / "t.json")
             (tmp_path / "t.json").write_text(byte_level().to_str())
@@ -146,9 +145,9 @@ class TestInThisProcess:
 
     def test_the_wrapped_tokenizer_is_a_seqio_vocabulary(self, seqio, tmp_path):
         import tensorflow as tf
-        from test_data_tokenizer_json import byte_level
 
         from moe_jax.data.seqio_tasks import HuggingFaceVocabulary
+        from tests.test_data_tokenizer_json import byte_level
 
         (tmp_path / "t.json").write_text(byte_level().to_str())
         vocabulary, text = HuggingFaceVocabulary(str(tmp_path / "t.json")), "one, twee, 三\n"

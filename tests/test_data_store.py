@@ -3,12 +3,12 @@ import os
 
 import numpy as np
 import pytest
-from data_stores import Texts, make_store, words
 
 from moe_jax.data import store as store_lib
 from moe_jax.data.store import MissingStore, open_store
 from moe_jax.data.vocabularies import ByteVocabulary
 from moe_jax.errors import UserError
+from tests.data_stores import Texts, make_store, words
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import zstandard
-from data_stores import contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from moe_jax.data import text_files
 from moe_jax.data.store import open_store
 from moe_jax.data.text_files import TextFiles, c4
 from moe_jax.errors import BAD_INPUT, UserError
+from tests.data_stores import contents
 
 
 def read(pattern, seed=0, **fields):

@@ -2,9 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
-from data_stores import Texts, make_store, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.data_stores import Texts, make_store, words
 
 tokenizers = pytest.importorskip("tokenizers")
 

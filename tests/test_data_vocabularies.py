@@ -1,14 +1,16 @@
+import io
 import pickle
 
 import numpy as np
 import pytest
-from data_stores import words
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_jax.data import vocabularies
 from moe_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, train_bpe
 from moe_jax.errors import UserError
+from tests.data_stores import words
 
 TEXTS = [text for _, text in words(0, 30)] + ["def f(x):\n    return x + 1\n\n\n" * 20]
 # U+2581 is SentencePiece's own sign for a space; surrogates are in no UTF-8 text.
@@ -36,6 +38,29 @@ def _check_lossless(vocabulary, text):
     assert vocabulary.decode(tokens) == text
     assert vocabulary.byte_lengths()[tokens].sum() == len(text.encode())
     assert vocabulary.end_of_document not in tokens.tolist()
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=st.text(st.sampled_from("ab:)\n\t ▁é"), max_size=60))
+def test_words_have_the_ids_that_sentencepiece_gives_the_whole_text(bpe, text):
+    assert bpe._words is not None
+    assert bpe.encode(text).tolist() == bpe._processor.encode(text)
+
+
+@pytest.mark.parametrize(
+    "unlike_ours",
+    [{"add_dummy_prefix": True}, {"remove_extra_whitespaces": True}, {"treat_whitespace_as_suffix": True}],
+)
+def test_other_models_have_their_own_ids_too(unlike_ours):
+    ours = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=100, minloglevel=2, **{**ours, **unlike_ours}
+    )
+    vocabulary = SentencePieceVocabulary(model.getvalue(), "other")
+    assert vocabulary._words is None
+    for text in ("", *(t[:1000] for t in TEXTS)):
+        assert vocabulary.encode(text).tolist() == vocabulary._processor.encode(text)
 
 
 def test_bpe_is_shorter_than_bytes_and_as_large_as_asked(bpe):

@@ -10,13 +10,13 @@ import time
 
 import numpy as np
 import pytest
-from data_stores import Texts, contents, make_store, words
 from etils import epath
 
 from moe_jax import command, prepare
 from moe_jax.data import assembly, build, pieces, store, workers
 from moe_jax.data.store import open_store
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
+from tests.data_stores import Texts, contents, make_store, words
 
 SOURCE = Texts(tuple(words(s, 10) for s in range(6)))
 

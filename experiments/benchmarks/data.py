@@ -1,7 +1,8 @@
 """How fast text becomes tokens, and tokens batches:  python experiments/benchmarks/data.py  (about a minute)
 
-Tokenising is measured on Python's standard library in one process, in seconds of its CPU. Reading is measured on stores of 1e7 to 1e10 tokens
-whose shards are real files with real indices, each of which gives all its chunks the same place: 44 MB stand for 20 GB.
+Tokenising is measured on Python's standard library in one process, in seconds of its CPU. Reading is measured on stores
+of 1e7 to 1e10 tokens whose shards are real files with real indices, each of which gives all its chunks the same place:
+44 MB stand for 20 GB.
 """
 
 import struct

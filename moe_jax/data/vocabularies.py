@@ -7,6 +7,7 @@ SentencePiece model file `PATH.model`, or a Hugging Face `tokenizer.json` (token
 import functools
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -19,6 +20,10 @@ from moe_jax.errors import UserError
 # SentencePiece's time grows faster than its input: 7 MB/s in segments of 2 kB, 2.4 MB/s in one of 4 MB. Cutting after
 # lines changes 1 token in 50,000.
 _SEGMENT_CHARACTERS = 2**11
+# Words that are remembered: so many, of at most so many characters.
+_WORDS, _WORD_CHARACTERS = 2**18, 32
+# Spaces and what follows them. U+2581 is how pieces spell a space.
+_WORD = re.compile("[ ▁]*[^ ▁]+|[ ▁]+")
 # A line of the trainer; longer ones it would drop.
 _TRAINING_SEGMENT = 2**12
 
@@ -91,14 +96,26 @@ class SentencePieceVocabulary:
         except RuntimeError as e:
             raise UserError(f"{self.name}: this is not a SentencePiece model") from e
 
+    @functools.cached_property
+    def _words(self) -> "_Words | None":
+        """Ids of words met before; None where a text's ids are not those of its words, one after the other.
+
+        They are where no piece goes on after a word's end and nothing is added or removed at a text's ends. Most words
+        are common ones, so this is 3 times as fast as SentencePiece on whole texts.
+        """
+        pieces = [self._processor.id_to_piece(i) for i in range(self.size)]
+        keeps_spaces = self._processor.normalize("  a  b  ") == "▁▁a▁▁b▁▁"
+        return _Words(self._processor) if keeps_spaces and not any(map(re.compile("[^▁]▁").search, pieces)) else None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_processor"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_processor", "_words")}
 
     def encode(self, text: str) -> np.ndarray:
-        return np.concatenate(
-            [np.zeros(0, np.int32)]
-            + [np.array(self._processor.encode(s), np.int32) for s in segments(text, _SEGMENT_CHARACTERS)]
-        )
+        if self._words is not None:
+            parts = map(self._words.__getitem__, _WORD.findall(text))
+        else:
+            parts = map(self._processor.encode, segments(text, _SEGMENT_CHARACTERS))
+        return np.fromiter(itertools.chain.from_iterable(parts), np.int32)
 
     def decode(self, tokens: np.ndarray) -> str:
         return self._processor.decode(np.asarray(tokens).tolist())
@@ -114,6 +131,20 @@ class SentencePieceVocabulary:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "sentencepiece", "sha256": hashlib.sha256(self._model).hexdigest()}
+
+
+class _Words(dict):
+    """word -> its ids, asked of SentencePiece the first time."""
+
+    def __init__(self, processor: Any):
+        super().__init__()
+        self._processor = processor
+
+    def __missing__(self, word: str) -> list[int]:
+        ids = [i for s in segments(word, _SEGMENT_CHARACTERS) for i in self._processor.encode(s)]
+        if len(word) <= _WORD_CHARACTERS and len(self) < _WORDS:
+            self[word] = ids
+        return ids
 
 
 def segments(text: str, characters: int) -> Iterator[str]:

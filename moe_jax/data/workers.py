@@ -22,6 +22,7 @@ R = TypeVar("R")
 # Spawned, not forked: a fork of a process with TensorStore's threads can hang.
 _context = multiprocessing.get_context("spawn")
 _counter = None
+_function = None  # a worker's own, so that what it remembers (a vocabulary's words) serves for all its arguments
 
 
 @contextmanager
@@ -33,6 +34,7 @@ def counting() -> Iterator[Callable[[], int]]:
         yield lambda: counter.get_obj().value  # without the lock: a killed worker may hold it
     finally:
         _counter = None
+_function = None  # a worker's own, so that what it remembers (a vocabulary's words) serves for all its arguments
 
 
 def count(n: int) -> None:
@@ -52,9 +54,9 @@ def each(function: Callable[[A], R], arguments: Iterable[A], processes: int) -> 
         yield from ((a, function(a)) for a in arguments)
         return
     stop = _context.Event()
-    pool = ProcessPoolExecutor(processes, _context, _begin, (os.getpid(), stop, _counter))
+    pool = ProcessPoolExecutor(processes, _context, _begin, (os.getpid(), stop, _counter, function))
     try:
-        futures = {pool.submit(function, a): a for a in arguments}
+        futures = {pool.submit(_call, a): a for a in arguments}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as e:
@@ -66,9 +68,9 @@ def each(function: Callable[[A], R], arguments: Iterable[A], processes: int) -> 
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(parent: int, stop, counter) -> None:
-    global _counter
-    _counter = counter
+def _begin(parent: int, stop, counter, function: Callable) -> None:
+    global _counter, _function
+    _counter, _function = counter, function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
 
     def watch() -> None:
@@ -77,3 +79,7 @@ def _begin(parent: int, stop, counter) -> None:
         os._exit(STOPPED)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _call(argument):
+    return _function(argument)
