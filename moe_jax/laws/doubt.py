@@ -59,8 +59,11 @@ def vague(form: Form, name: str, value: float, band: tuple[float, float] | None)
         return None
     low, high = band
     if form.coefficients[name].positive:
-        if low < 10 * form.coefficients[name].bounds[0]:
-            return f"anything from 0 to {high:.3g} fits about as well"
+        floor, ceiling = form.coefficients[name].bounds
+        if low < floor * 1.01:
+            return f"anything from {floor if floor > 1e-6 else 0:.3g} to {high:.3g} fits about as well"
+        if high > ceiling / 1.01:
+            return f"anything above {low:.3g} fits about as well"
         return (
             f"its interval {low:.3g} to {high:.3g} spans a factor of {high / low:.3g}" if high > RATIO * low else None
         )

@@ -22,7 +22,7 @@ _LAMBDA = (1e-14, 1e12)
 _EASY = 1e-3  # δ from which minima are found without help
 _FINALISTS = 32  # starts that go on to a smaller δ
 _SAME = 1e-6  # objectives within this share of the best are the best
-_NOTHING = 1e-28  # objective per row below which data without noise count as met
+_NOTHING = 1e-22  # objective per row below which data without noise count as met
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ def search(problem: Problem, starts_BxP: np.ndarray, free_P: np.ndarray) -> tupl
     """The best optimum from many starts: (θ, objective, how many starts reached it)."""
     wide = problem.at(huber=max(problem.objective.huber, _EASY))
     found = minimise(wide, starts_BxP, free_BxP=free_P)
-    at_best = int((found.value <= found.value.min() * (1 + _SAME)).sum()) if np.isfinite(found.value).any() else 0
+    at_best = (
+        int((found.value <= found.value.min() * (1 + _SAME) + _NOTHING * len(problem.losses)).sum())
+        if np.isfinite(found.value).any()
+        else 0
+    )
     if problem.objective.huber < _EASY:
         found = descend(problem, found.theta[np.argsort(found.value)[:_FINALISTS]], free_BxP=free_P)
     best = int(found.value.argmin())
