@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # tests compile much and compute little
 
 import pytest
 
@@ -26,7 +27,8 @@ def _compilation_cache(tmp_path_factory):
 def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
     """The environment of a process that a test starts: as a user's, on the CPU, without what conftest sets for itself."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
-    return {k: v for k, v in os.environ.items() if k != "JAX_NUMPY_RANK_PROMOTION"} | {"XLA_FLAGS": flags} | extra
+    ours = ("JAX_NUMPY_RANK_PROMOTION", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    return {k: v for k, v in os.environ.items() if k not in ours} | {"XLA_FLAGS": flags} | extra
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,50 @@
+# make demo       install, then the whole chain on a small grid: 27 runs -> a fitted law and a report
+# make test       install, then the tests
+# make test-slow  install, then the longer proofs
+# make lint       ruff
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+CONFIG := configs/smoke.py
+JOBS := 2
+
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: demo install test test-slow lint clean-demo
+.DELETE_ON_ERROR:
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py constraints.txt
+	@echo "== install into $(VENV)"
+	@began=$$(date +%s); \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' && \
+	echo "-- install took $$(( $$(date +%s) - began )) s"
+	@touch $@
+
+# Every stage does what is left to do and says how long it took; stopped anywhere, `make demo` goes on there.
+define stage
+@echo "== moe-jax $(1)"; began=$$(date +%s); $(BIN)/moe-jax $(1); code=$$?; \
+echo "-- took $$(( $$(date +%s) - began )) s"; exit $$code
+endef
+
+demo: install
+	$(call stage,prepare --config=$(CONFIG))
+	$(call stage,sweep --config=$(CONFIG) --workdir=$(DEMO) --jobs=$(JOBS))
+	$(call stage,collect --workdir=$(DEMO))
+	$(call stage,fit --workdir=$(DEMO))
+	$(call stage,report --workdir=$(DEMO))
+
+clean-demo:
+	rm -rf $(DEMO)
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .

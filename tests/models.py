@@ -1,0 +1,55 @@
+"""Small models for the tests, on any of the eight virtual devices."""
+
+import jax
+import numpy as np
+
+from moe_jax import config as config_lib
+from moe_jax import configfile, sharding
+from moe_jax.config import Config
+from moe_jax.trainer import Trainer
+
+VOCABULARY = 37
+SMALL = (
+    "model.d_model=16", "model.n_heads=2", "data.sequence_length=16", "train.batch_sequences=16", "eval.sequences=16",
+    "train.loss_window=4", "moe.granularity=2",
+)  # fmt: skip
+EXPERT_CHOICE = (
+    "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=8",
+    "moe.output_norm=True",
+)  # fmt: skip
+
+
+def config(*overrides: str) -> Config:
+    return configfile.load(["--config=configs/common.py", *(f"--config.{o}" for o in SMALL + overrides)]).config
+
+
+def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1) -> Trainer:
+    mesh_config = config_lib.MeshConfig(replica=replica, data=data, expert=expert)
+    mesh = sharding.make_mesh(mesh_config, jax.devices()[: data * expert * replica])
+    sharding.check_fit(c, mesh)
+    return Trainer(c, VOCABULARY, sharding.Layout(mesh))
+
+
+def windows(c: Config, seed: int = 0) -> np.ndarray:
+    shape = (c.train.batch_sequences, c.data.sequence_length + 1)
+    return np.random.default_rng(seed).integers(0, VOCABULARY, shape, np.int32)
+
+
+def put(t: Trainer, windows_BxS1: np.ndarray) -> jax.Array:
+    """As Trainer.put, from an array."""
+    parts = windows_BxS1.reshape(t.config.train.microbatches, -1, windows_BxS1.shape[-1])
+    return jax.device_put(parts, t.batch_sharding)
+
+
+def loss_and_gradients(t: Trainer, windows_BxS1: np.ndarray, seed: int = 0):
+    """(loss, {parameter: gradient}) on the host."""
+    gradients, statistics = jax.jit(t.gradients)(t.init(seed).params, put(t, windows_BxS1))
+    flat, _ = jax.tree_util.tree_flatten_with_path(gradients)
+    return float(statistics["loss"]), {jax.tree_util.keystr(path): np.asarray(g) for path, g in flat}
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """‖a − b‖ / ‖b‖."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norm = np.linalg.norm(b)
+    return float(np.linalg.norm(a - b) / norm) if norm else float(np.linalg.norm(a))

@@ -1,0 +1,100 @@
+"""`slots` gives what the oracle `dense` gives, forward and in every gradient, however the tokens are routed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from moe_jax import sharding
+from moe_jax.config import MeshConfig
+from moe_jax.model.moe import MoeLayer
+from tests.models import EXPERT_CHOICE, config, distance
+
+ROUTERS = {
+    "token choice": (),
+    "softmax after top-k": ("moe.softmax=after_top_k",),
+    "k = 1": ("moe.granularity=1",),
+    "k = n_experts": ("moe.active_rate=8",),
+    "heavy overflow": ("moe.capacity_factor=0.5",),
+    "groups of 4 sequences": ("moe.group_sequences=4",),
+    "gated": ("model.activation=swiglu",),
+    "an odd number of tokens": ("data.sequence_length=13", "moe.capacity_factor=1.1"),
+    "expert choice": EXPERT_CHOICE,
+    "expert choice over tokens": (*EXPERT_CHOICE, "moe.softmax=over_tokens"),
+}
+
+
+def run(overrides, kind, data, expert):
+    """(y, statistics, gradients of inputs and parameters) of one layer, on the host."""
+    c = config(*overrides)
+    mesh = sharding.make_mesh(MeshConfig(1, data, expert), jax.devices()[: data * expert])
+    graph, state = nnx.split(MoeLayer(c, sharding.Layout(mesh), jax.random.key(0)))
+    params = nnx.to_pure_dict(state)
+    dtype = jnp.dtype(c.model.compute_dtype)
+    shape = (c.train.batch_sequences, c.data.sequence_length, c.model.d_model)
+    x_BxSxd = jax.random.normal(jax.random.key(1), shape)
+    if kind is not None:  # the first feature is the same in all tokens, and the router looks at it
+        x_BxSxd = x_BxSxd.at[..., 0].set(3.0)
+        router = params["router_dxE"]
+        wanted = {"one expert": jnp.zeros_like(router).at[0, 3].set(5.0), "empty expert": router.at[0, 2].set(-50.0)}
+        params["router_dxE"] = wanted[kind]
+    seen_BxSxd = jax.random.normal(jax.random.key(2), shape)  # what the gradient comes back with
+
+    @jax.jit
+    def both(params, x_BxSxd):
+        def loss(params, x_BxSxd):
+            nnx.replace_by_pure_dict(state, params)
+            y_BxSxd, statistics = nnx.merge(graph, state)(x_BxSxd.astype(dtype))
+            return jnp.sum(y_BxSxd * seen_BxSxd) + 0.1 * statistics["balance"] + 0.1 * statistics["z"], (y_BxSxd, statistics)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x_BxSxd)
+
+    (_, (y, statistics)), gradients = both(params, x_BxSxd)
+    return np.asarray(y, np.float32), jax.device_get(statistics), jax.device_get(gradients)
+
+
+def compare(overrides, kind=None, data=1, expert=1, bound=1e-5):
+    y, statistics, gradients = run(overrides, kind, data, expert)
+    y_dense, statistics_dense, gradients_dense = run((*overrides, "moe.dispatch=dense"), kind, 1, 1)
+    assert distance(y, y_dense) < bound
+    for name, value in statistics_dense.items():
+        assert statistics[name] == pytest.approx(float(value), rel=bound, abs=1e-7), name
+    pairs = zip(jax.tree_util.tree_leaves_with_path(gradients), jax.tree.leaves(gradients_dense), strict=True)
+    for (path, a), b in pairs:
+        assert distance(a, b) < bound, jax.tree_util.keystr(path)
+    return statistics, gradients
+
+
+@pytest.mark.parametrize("overrides", ROUTERS.values(), ids=ROUTERS)
+def test_slots_are_the_oracle(overrides):
+    compare(overrides)
+
+
+def test_all_tokens_to_one_expert():
+    statistics, (params, _) = compare(("moe.granularity=1",), "one expert")
+    assert statistics["max_over_mean_load"] == pytest.approx(8)
+    assert statistics["dropped_fraction"] == pytest.approx(1 - 3 / 16)  # ceil(1.25 · 16 / 8) of 16 tokens are kept
+    assert np.all(params["w_in_Exdxf"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_Exdxf"][3])
+
+
+def test_an_empty_expert_gets_no_gradient():
+    _, (params, _) = compare((), "empty expert")
+    assert np.all(params["w_in_Exdxf"][2] == 0) and np.all(params["w_out_Exfxd"][2] == 0)
+
+
+@pytest.mark.parametrize("router", ["token choice", "heavy overflow", "expert choice"])
+@pytest.mark.parametrize(("data", "expert"), [(2, 4), (1, 8)])
+def test_slots_on_eight_devices_are_the_oracle(router, data, expert):
+    """Expert choice in groups of 8 sequences where a device holds 2: exchanged for positions, over `expert` or over both."""
+    compare(ROUTERS[router], data=data, expert=expert)
+
+
+@pytest.mark.parametrize("router", ["token choice", "expert choice"])
+def test_slots_are_the_oracle_in_bfloat16(router):
+    """Weights and activations are rounded to 8 bits, and the two ways add up in different orders."""
+    compare((*ROUTERS[router], "model.compute_dtype=bfloat16"), bound=2e-2)
+
+
+def test_nothing_is_dropped_where_there_is_room():
+    assert compare(("moe.capacity_factor=8",))[0]["dropped_fraction"] == 0

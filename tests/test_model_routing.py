@@ -1,0 +1,97 @@
+"""Routers: nothing is lost, nothing overflows, ties and orders are as the design says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moe_jax.model import routing
+
+G, T, E = 3, 20, 8
+
+
+def logits(seed=0, scale=1.0):
+    return scale * jax.random.normal(jax.random.key(seed), (G, T, E))
+
+
+@pytest.mark.parametrize("k", [1, 2, E])
+@pytest.mark.parametrize("capacity", [1, 3, 7, T])
+@pytest.mark.parametrize("softmax", ["before_top_k", "after_top_k"])
+def test_token_choice_conserves_tokens(k, capacity, softmax):
+    r = routing.token_choice(logits(), k, capacity, softmax)
+    slot, token = np.asarray(r.slot_GxTxK), np.asarray(r.token_GxExC)
+    kept = slot < E * capacity
+    assert kept.sum() + np.asarray(r.dropped_G).sum() == G * T * k == np.asarray(r.load_GxE).sum()
+    assert (token < T).sum() == kept.sum()
+    assert np.array_equal((token < T).sum(-1), np.minimum(np.asarray(r.load_GxE), capacity))
+    for g, t, j in zip(*np.nonzero(kept), strict=True):  # the two directions are each other's inverse
+        e, c = divmod(slot[g, t, j], capacity)
+        assert token[g, e, c] == t
+    for g in range(G):
+        used = slot[g][kept[g]]
+        assert len(set(used)) == len(used)
+        for e in range(E):  # token-major: an expert keeps the first that ask
+            mine = token[g, e][token[g, e] < T]
+            assert np.array_equal(mine, np.sort(mine))
+    assert np.all((np.asarray(r.weight_GxTxK) > 0) == kept)
+
+
+def test_an_expert_keeps_the_first_that_ask():
+    same = jnp.zeros((1, T, E)).at[..., 5].set(3.0)
+    r = routing.token_choice(same, 1, 4, "before_top_k")
+    assert np.asarray(r.token_GxExC)[0, 5].tolist() == [0, 1, 2, 3]
+    assert int(r.dropped_G[0]) == T - 4
+    assert np.asarray(r.token_GxExC)[0, :5].min() == T  # all other experts are empty
+
+
+def test_ties_go_to_the_lower_index():
+    r = routing.token_choice(jnp.zeros((1, T, E)), 3, T, "before_top_k")
+    assert np.unique(np.asarray(r.slot_GxTxK) // T).tolist() == [0, 1, 2]
+    chosen = routing.expert_choice(jnp.zeros((1, T, E)), 4, "over_experts")
+    assert np.all(np.asarray(chosen.token_GxExC) == np.arange(4))
+
+
+def test_balance_is_one_when_balanced_and_n_experts_when_not():
+    balanced = jnp.tile(10 * jnp.eye(E), (3, 1))[None]
+    assert float(routing.token_choice(balanced, 1, T, "before_top_k").balance_G[0]) == pytest.approx(1, abs=1e-6)
+    uniform = routing.token_choice(jnp.zeros((1, E, E)), E, T, "before_top_k")
+    assert float(uniform.balance_G[0]) == pytest.approx(1, abs=1e-6)
+    one = jnp.zeros((1, T, E)).at[..., 2].set(50.0)
+    assert float(routing.token_choice(one, 1, T, "before_top_k").balance_G[0]) == pytest.approx(E, rel=1e-6)
+
+
+def test_weights_before_and_after_top_k():
+    x = logits()
+    before = routing.token_choice(x, 2, T, "before_top_k").weight_GxTxK
+    after = routing.token_choice(x, 2, T, "after_top_k").weight_GxTxK
+    p = jnp.sort(jax.nn.softmax(x, axis=-1), axis=-1)[..., :-3:-1]
+    np.testing.assert_allclose(before, p, rtol=1e-6)
+    np.testing.assert_allclose(after, p / p.sum(-1, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("softmax", ["over_experts", "over_tokens"])
+def test_expert_choice_takes_the_best_tokens(softmax):
+    x, capacity = logits(1), 4
+    r = routing.expert_choice(x, capacity, softmax)
+    p = np.asarray(jax.nn.softmax(x, axis=-1 if softmax == "over_experts" else 1))
+    for g in range(G):
+        for e in range(E):
+            best = np.argsort(-p[g, :, e], kind="stable")[:capacity]
+            assert np.asarray(r.token_GxExC)[g, e].tolist() == best.tolist()
+            np.testing.assert_allclose(np.asarray(r.weight_GxExC)[g, e], p[g, best, e], rtol=1e-6)
+    assert int(r.dropped_G.sum()) == 0
+    assert np.all(np.asarray(r.load_GxE) == capacity)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_combine_weights_are_the_routing(k):
+    r = routing.token_choice(logits(2, 3.0), k, 4, "before_top_k")
+    w = np.asarray(routing.combine_weights(r, T))
+    np.testing.assert_allclose(w.sum(-1), np.asarray(r.weight_GxTxK).sum(-1), rtol=1e-6)
+    assert np.all((w > 0).sum(1) == np.minimum(np.asarray(r.load_GxE), 4))
+
+
+def test_statistics():
+    r = routing.token_choice(jnp.zeros((1, T, E)), 1, T, "before_top_k")
+    assert float(r.entropy_G[0]) == pytest.approx(np.log(E), rel=1e-6)
+    assert float(r.z_G[0]) == pytest.approx(np.log(E) ** 2, rel=1e-6)

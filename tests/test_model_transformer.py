@@ -1,0 +1,100 @@
+"""The decoder: causal, and its chunked loss is the plain one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import EXPERT_CHOICE, VOCABULARY, config, trainer, windows
+
+KINDS = {
+    "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
+    "rope, gated, rmsnorm, qk-norm": (
+        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=True", "moe=None",
+    ),
+    "expert choice": EXPERT_CHOICE,
+}  # fmt: skip
+
+
+def of_kind(overrides):
+    """moe=None last: SMALL sets a field of moe."""
+    c = config(*(o for o in overrides if o != "moe=None"))
+    return dataclasses.replace(c, moe=None) if "moe=None" in overrides else c
+
+
+@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
+def test_no_output_depends_on_a_later_token(overrides):
+    """Dropping is discrete and has no gradient, so: other tokens after t, in every sequence, change no output up to t."""
+    c = of_kind(overrides)
+    t = trainer(c)
+    params = t.init(0).params
+    hidden = jax.jit(lambda p, w: t.model(p)(w)[0])
+    given = windows(c)[:, :-1]
+    before = np.asarray(hidden(params, given))
+    for position in (0, 7, 14):
+        changed = given.copy()
+        changed[:, position + 1 :] = (changed[:, position + 1 :] + 1 + windows(c, 9)[:, position + 1 : -1] % (VOCABULARY - 1)) % VOCABULARY
+        after = np.asarray(hidden(params, changed))
+        assert np.array_equal(before[:, : position + 1], after[:, : position + 1])
+        assert not np.array_equal(before[:, position + 1 :], after[:, position + 1 :])
+
+
+@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
+def test_no_output_has_a_gradient_to_a_later_token(overrides):
+    c = of_kind(overrides)
+    t = trainer(c)
+    params, given = t.init(0).params, windows(c)[:, :-1]
+
+    def output_at(embeddings_BxSxd, position):
+        # A table with a row for every input, so that each has a gradient of its own.
+        table = embeddings_BxSxd.reshape(-1, embeddings_BxSxd.shape[-1])
+        index = np.arange(given.size, dtype=np.int32).reshape(given.shape)
+        return jnp.sum(t.model(params | {"tokens_Vxd": table})(index)[0][:, position] ** 2)
+
+    embeddings = params["tokens_Vxd"][given]
+    gradient_at = jax.jit(jax.grad(output_at))
+    for position in (0, 9):
+        gradient = np.asarray(gradient_at(embeddings, position))
+        assert np.abs(gradient[:, : position + 1]).max() > 0
+        assert np.all(gradient[:, position + 1 :] == 0)
+
+
+@pytest.mark.parametrize("positions", [5, 1000])
+def test_the_chunked_loss_is_the_plain_one(positions):
+    c = config(f"model.logits_positions={positions}")
+    t = trainer(c)
+    params, given = t.init(0).params, windows(c)
+
+    def plain(p):
+        model = t.model(p)
+        hidden, _ = model(given[:, :-1])
+        logp = jax.nn.log_softmax(model.logits(hidden), axis=-1)
+        return -jnp.take_along_axis(logp, given[:, 1:, None], axis=-1)[..., 0]
+
+    def both(losses):
+        return jax.jit(jax.value_and_grad(lambda p: losses(p)[3, 5:].mean()))(params)
+
+    a, b = both(lambda p: t.model(p).losses(given)[0]), both(plain)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_depth_does_not_change_what_is_compiled():
+    """Blocks are scanned: the program of 6 blocks is as long as that of 2."""
+
+    def lines(blocks):
+        c = config(f"model.n_blocks={blocks}")
+        t = trainer(c)
+        return len(jax.jit(t.gradients).lower(t.abstract_state.params, windows(c)[None]).as_text().splitlines())
+
+    assert lines(6) == lines(2)
+
+
+def test_remat_changes_nothing():
+    a, b = (trainer(config(f"model.remat={on}")) for on in (False, True))
+    given = windows(a.config)[None]
+    params = a.init(0).params
+    for x, y in zip(*(jax.tree.leaves(jax.jit(t.gradients)(params, given)) for t in (a, b)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
