@@ -29,6 +29,7 @@ LABELS = {
     "D": "D: training tokens",
     "G": "G: granularity, d_ff / d_expert",
 }
+EARLIEST = 0.02  # of the longest run's tokens: where loss curves begin
 _PANELS, _LEGEND = 6, 9  # at most: more cannot be told apart
 _POINTS = 60  # of a law's curve
 _APART = 0.24  # of an axis' length between two of its labels
@@ -42,7 +43,7 @@ _STYLE = {
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The logged losses of one run. tokens, losses: (steps,)."""
+    """The logged losses of one run, one at least. tokens, losses: (steps,)."""
 
     N: int
     D: int
@@ -81,18 +82,26 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
 
 
 def loss_curves(curves: Sequence[Curve]) -> Figure:
-    """Training loss against tokens, a panel a G, a colour an N; a dot is the held-out loss at the end."""
+    """Training loss against tokens, a panel a G, a colour an N; a dot is the held-out loss at the end.
+
+    Drawn from EARLIEST of the longest run on: before that all curves fall alike, and would take most of the picture."""
+    begin, end = (f * max(curve.tokens[-1] for curve in curves) for f in (EARLIEST, 1.15))
     with matplotlib.rc_context(_STYLE):
         panels = _spread(sorted({curve.G for curve in curves}, key=_order), _PANELS)
         figure, axes = _panels(len(panels))
         colours = _colours([curve.N for curve in curves])
         for ax, G in zip(axes, panels, strict=True):
             for curve in curves:
-                if curve.G == G and len(curve.tokens):
+                if curve.G == G:
                     _curve(ax, curve, colours[curve.N])
             ax.set_title(_said("G", G))
             ax.set_xscale("log")
+            ax.set_xlim(begin, end)
         _loss_axis(axes)
+        seen = [
+            y for curve in curves for y in (*_smooth(curve)[curve.tokens >= begin], curve.eval_loss) if y is not None
+        ]
+        axes[0].set_ylim(0.97 * min(seen), 1.03 * max(seen))
         _labels(figure, "tokens seen", "loss (nats per token)")
         entries = [(_said("N", N), {"color": c}) for N, c in colours.items()]
         entries.append(("held-out loss at the end", {"color": "0.3", "marker": "o", "linestyle": ""}))
@@ -103,16 +112,20 @@ def loss_curves(curves: Sequence[Curve]) -> Figure:
 
 
 def _curve(ax: Axes, curve: Curve, colour: Any) -> None:
-    """Faint as logged, strong as the mean over ±15% of the tokens: an even smoothing on a logarithmic axis."""
-    ax.plot(curve.tokens, curve.losses, color=colour, alpha=0.18, linewidth=0.7)
-    total = np.concatenate([[0.0], np.cumsum(curve.losses)])
-    low = np.searchsorted(curve.tokens, curve.tokens / 1.15)
-    high = np.searchsorted(curve.tokens, curve.tokens * 1.15, side="right")
-    ax.plot(curve.tokens, (total[high] - total[low]) / (high - low), color=colour, linewidth=1.1)
+    ax.plot(curve.tokens, curve.losses, color=colour, alpha=0.13, linewidth=0.7)
+    ax.plot(curve.tokens, _smooth(curve), color=colour, linewidth=1.1)
     if curve.eval_loss is not None:
         ax.plot(curve.tokens[-1], curve.eval_loss, "o", color=colour, markersize=4)
     elif curve.state == "diverged":
         ax.plot(curve.tokens[-1], curve.losses[-1], "x", color=colour, markersize=6)
+
+
+def _smooth(curve: Curve) -> np.ndarray:
+    """The mean over ±15% of the tokens: an even smoothing on a logarithmic axis."""
+    total = np.concatenate([[0.0], np.cumsum(curve.losses)])
+    low = np.searchsorted(curve.tokens, curve.tokens / 1.15)
+    high = np.searchsorted(curve.tokens, curve.tokens * 1.15, side="right")
+    return (total[high] - total[low]) / (high - low)
 
 
 def loss_against(grid: Sequence[Cell], axis: str, law: "Law | None") -> Figure:

@@ -113,8 +113,8 @@ def pictures(sweep: Sweep) -> dict[str, Picture]:
     made = []
     if sweep.curves:
         text = (
-            f"{len(sweep.curves)} of {len(sweep.manifest.runs)} runs. Faint: as logged. Strong: the mean over ±15% of "
-            "the tokens."
+            f"{len(sweep.curves)} of {len(sweep.manifest.runs)} runs, from {figures.EARLIEST:.0%} of the longest on. "
+            "Faint: as logged. Strong: the mean over ±15% of the tokens."
         )
         made.append(
             Picture("loss_curves", text, "training loss over tokens", lambda: figures.loss_curves(sweep.curves))

@@ -128,12 +128,19 @@ def table(snap: Snapshot, *, urgent_first: bool = False) -> tables.Table:
             line.name, line.state + (f" ({line.phase})" if line.phase not in (None, "train") else ""),
             f"{line.step:,}/{line.steps:,}", f"{100 * line.step / line.steps:.0f}", tables.fixed(line.train_loss, 4),
             tables.fixed(line.eval_loss, 4), tables.short(line.tokens_per_second), tables.duration(line.seconds_left),
-            str(line.attempts), "–" if line.age_seconds is None else f"{tables.duration(line.age_seconds)} ago",
+            str(line.attempts), _last_seen(line),
         )
         for line in lines
     ]  # fmt: skip
     styles = [_STYLES.get(line.state, "red") for line in lines]
     return tables.Table(headings, rows, styles, spare=[">starts", ">last seen", ">tokens/s", ">%", ">train loss"])
+
+
+def _last_seen(line: Line) -> str:
+    """Of a run that is not at its end: of the others it says nothing."""
+    if line.age_seconds is None or line.state in ("done", "diverged"):
+        return "–"
+    return f"{tables.duration(line.age_seconds)} ago"
 
 
 def words(snap: Snapshot) -> list[str]:

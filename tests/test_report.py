@@ -158,7 +158,11 @@ def test_a_page_of_a_sweep_that_has_hardly_begun(tmp_path):
     synthetic.begin(work, planned[0], step=5, loss=4.0, tokens_per_second=100.0)
     work.run_dir(planned[0].name).write_metrics(synthetic.curve(planned[0], upto=20))
     text = make_report(work).text
-    assert "7 queued, 1 running" in text and "No run has a loss yet." in text and "1 of 8 runs." in text
+    assert (
+        "7 queued, 1 running" in text
+        and "No run has a loss yet." in text
+        and "1 of 8 runs, from 2% of the longest on." in text
+    )
     synthetic.finish(work, planned[1])
     text = make_report(work).text
     assert "1 of 8 runs done" in text and "nothing to compare yet" in text
