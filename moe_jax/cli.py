@@ -12,6 +12,8 @@ VERBS = {
     "status": "which runs are queued, running, done, diverged, failed",
     "collect": "results of finished runs -> results.csv",
     "fit": "results.csv -> law.json",
+    "predict": "loss of every planned run, with its interval, under a law",
+    "optimum": "compute-optimal N, D, G under a law",
     "report": "one page: runs, curves, law, fit against data",
 }
 

@@ -9,13 +9,15 @@ laws.load("law.json") and laws.published("krajewski2024") give laws as well.
 
 from moe_jax.laws import dense, sparse  # noqa: F401  (they declare the forms)
 from moe_jax.laws.bootstrap import Resampling
-from moe_jax.laws.fitting import Fit, fit
+from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power
-from moe_jax.laws.law import Law, load, published
+from moe_jax.laws.law import Law, find, load, published
 from moe_jax.laws.objective import Objective
+from moe_jax.laws.optima import Choices, Limits, Plan, optimum
+from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
 __all__ = [
-    "FORMS", "Fit", "Form", "Law", "Objective", "Resampling", "Split", "declare", "exp", "exponent", "fit",
-    "get", "load", "log", "positive", "power", "published",
+    "FORMS", "Choices", "Fit", "Form", "Law", "Limits", "Objective", "Plan", "Resampling", "Shape", "Split", "declare",
+    "exp", "exponent", "find", "fit", "get", "load", "log", "optimum", "positive", "power", "published", "rows_of",
 ]  # fmt: skip

@@ -98,6 +98,7 @@ def fit(
             "bootstrap": resampling.to_json(),
             **split.to_json(),
         },
+        selection={"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()},
         given=fix,
         fixed=rows.context,
         columns=dict(rows.sources),
@@ -113,6 +114,14 @@ def fit(
         starts_at_best=at_best,
     )
     return Fit(fitted, rows, held_out, predicted)
+
+
+def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
+    """The rows that a law was fitted to, and which of them were held out, taken from `table` as the fit took them."""
+    asked = law.selection
+    rows = select(table, law.form, law.loss, asked["columns"], asked["where"], asked["best_of"])
+    rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
+    return rows, held_out
 
 
 def _load(table) -> tuple[pd.DataFrame, str]:

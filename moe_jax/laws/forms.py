@@ -89,6 +89,9 @@ class Form:
     cost: str | None  # the FLOP formula of moe_jax.counts that the paper plans with
     source: str
     published: Mapping[str, Mapping[str, float]]  # by where it was printed; the first is the one shown beside a fit
+    holds_at: Mapping[
+        str, Mapping[str, float]
+    ]  # what a published set holds for, by where: {"E=64": {"expansion_rate": 64}}
     shares: frozenset[str]  # symbols that are shares in [0, 1), as sparsity; all others are above zero
 
     @property
@@ -149,6 +152,7 @@ def declare(
     coefficients: dict,
     published: dict,
     cost: str | None = None,
+    holds_at: Mapping[str, dict] | None = None,
     shares: Iterable[str] = (),
 ):
     """Registers the decorated formula under its own name.
@@ -167,7 +171,15 @@ def declare(
                     f"{function.__name__}: {where} publishes {sorted(values)}, declared {sorted(coefficients)}"
                 )
         FORMS[function.__name__] = Form(
-            function.__name__, function, coefficients, columns, cost, source, published, frozenset(shares)
+            function.__name__,
+            function,
+            coefficients,
+            columns,
+            cost,
+            source,
+            published,
+            holds_at or {},
+            frozenset(shares),
         )
         return function
 

@@ -31,6 +31,7 @@ class Law:
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # bootstrap, each (samples,); empty without
     errors: Mapping[str, float] = field(default_factory=dict)
     objective: Mapping[str, object] = field(default_factory=dict)
+    selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
     given: Mapping[str, float] = field(default_factory=dict)  # coefficients fixed by the user, not fitted
     fixed: Mapping[str, object] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -142,7 +143,23 @@ def published(name: str, where: str | None = None) -> Law:
     where = where or next(iter(form.published))
     if where not in form.published:
         raise errors.UserError(f"{name} has no published coefficients {where!r}, only {', '.join(form.published)}")
-    return Law(form=form, coefficients=form.published[where], columns=form.columns, notes=(f"{form.source}: {where}",))
+    return Law(
+        form=form,
+        coefficients=form.published[where],
+        columns=form.columns,
+        fixed=form.holds_at.get(where, {}),
+        notes=(f"{form.source}: {where}",),
+    )
+
+
+def find(text: str) -> Law:
+    """A law by its file, or a published one by name, as "krajewski2024" or "krajewski2024:E=16, Table 8"."""
+    name, _, where = text.partition(":")
+    if name in forms.FORMS:
+        return published(name, where or None)
+    if not text.endswith(".json"):
+        raise errors.UserError(f"{text!r} is neither a law.json nor a law; the laws are {', '.join(forms.FORMS)}")
+    return load(text)
 
 
 def _samples_path(path):

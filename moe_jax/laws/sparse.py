@@ -22,6 +22,11 @@ from moe_jax.laws.forms import declare, exponent, log, positive, power
         "E=64, Table 5": {"c": 0.472, "g": 2.07, "gamma": 0.570, "a": 17.6, "alpha": 0.114, "b": 26.7, "beta": 0.140},
         "E=16, Table 8": {"c": 0.472, "g": 1.18, "gamma": 0.986, "a": 19.64, "alpha": 0.124, "b": 57.07, "beta": 0.169},
     },
+    holds_at={
+        "E=64": {"expansion_rate": 64},
+        "E=64, Table 5": {"expansion_rate": 64},
+        "E=16, Table 8": {"expansion_rate": 16},
+    },
 )
 def krajewski2024(N, D, G, c, g, gamma, a, alpha, b, beta):
     return c + (g * power(G, -gamma) + a) * power(N, -alpha) + b * power(D, -beta)

@@ -1,0 +1,116 @@
+"""`moe-jax predict`: the loss of every planned run under a law, with its interval, before (and beside) its training."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+
+from moe_jax import command, configfile, errors, files, tables
+from moe_jax.errors import UserError
+
+_DESCRIPTION = """States what a law expects of runs before they are trained.
+
+  moe-jax predict --law W/law.json --config=configs/smoke.py     the runs of a config's grid
+  moe-jax predict --workdir W                                    those of W/sweep.json, under W/law.json
+  moe-jax predict --workdir W --law krajewski2024                under a published law"""
+
+
+def main(argv: Sequence[str]) -> int:
+    config_args, others = configfile.split(argv)
+    parser = command.parser("predict", _DESCRIPTION)
+    parser.add_argument("--law", help="a law.json or a published law (default W/law.json)")
+    parser.add_argument("--workdir", help="a sweep's folder: its runs, and where prediction.csv goes")
+    parser.add_argument("--level", type=float, help="what the intervals hold (default the law's, 0.8)")
+    parser.add_argument("--out", help="CSV (default W/prediction.csv, or prediction.csv)")
+    parser.epilog = configfile.HELP
+    flags = parser.parse_args(others)
+    if bool(config_args) == bool(flags.workdir):
+        raise UserError("give a config (--config=configs/smoke.py) or a sweep's folder (--workdir=W), one of them")
+    if not (flags.law or flags.workdir):
+        raise UserError("--law says which law: a law.json, or the name of a published one")
+    if flags.level is not None and not 0 < flags.level < 1:
+        raise UserError(f"--level is {flags.level:g}, must be inside (0, 1)")
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from etils import epath
+
+    from moe_jax import laws
+
+    law = laws.find(flags.law or os.path.join(flags.workdir, "law.json"))
+    rows = _predict(law, _planned(config_args, flags.workdir), flags.level)
+    _show(law, rows)
+    out = flags.out or os.path.join(flags.workdir or "", "prediction.csv")
+    files.write_atomic(epath.Path(out), _csv(rows).encode())
+    print(f"predictions: {out}")
+    return errors.DONE
+
+
+def _planned(config_args: Sequence[str], workdir: str | None):
+    from moe_jax import grid, planning
+    from moe_jax.workdir import StoreIdentity, Workdir, plan_runs
+
+    if workdir:
+        return Workdir(workdir).existing_manifest().runs
+    file = configfile.load(config_args)
+    if V := file.config.model.vocabulary_size:
+        store = StoreIdentity(file.config.data.store, "", V)
+    else:  # the vocabulary is the store's
+        info = planning.open_configs_store(file).info
+        store = StoreIdentity(file.config.data.store, info.sha256, info.vocabulary_size)
+    return plan_runs(grid.expand(file.base.to_dict(), file.cells), store)
+
+
+def _columns(run) -> dict[str, object]:
+    """Columns of results.csv that are known before training; a dense model is E = K = 1, and has no granularity."""
+    fields = ("expansion_rate", "granularity", "active_rate", "sparsity", "n_experts", "top_k")
+    dense = dict(zip(fields, (1, None, 1, 0.0, 1, 1), strict=True))
+    moe = run.config.moe
+    return {**run.counts, **(dense if moe is None else {f: getattr(moe, f) for f in fields})}
+
+
+def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
+    import numpy as np
+
+    known = [_columns(run) for run in runs]
+    for run, columns in zip(runs, known, strict=True):
+        if missing := [c for c in law.columns.values() if columns.get(c) is None]:
+            raise UserError(f"{run.name} has no {missing[0]}, and {law.law} needs it")
+    axes = {c: np.array([k[c] for k in known], float) for c in law.columns.values()}
+    value, low, high = law.predict(axes, level, residual=bool(law.samples))
+    _, law_low, law_high = law.predict(axes, level)
+    out = []
+    for i, run in enumerate(runs):
+        outside = [c for c in axes if c in law.range and not law.range[c][0] <= axes[c][i] <= law.range[c][1]]
+        out.append(
+            {
+                "name": run.name,
+                **{c: v[i] for c, v in axes.items()},
+                "predicted_loss": value[i],
+                "low": low[i],
+                "high": high[i],
+                "law_low": law_low[i],
+                "law_high": law_high[i],
+                "outside": " ".join(outside),
+            }
+        )
+    return out
+
+
+def _show(law, rows: Sequence[dict]) -> None:
+    axes = list(law.columns.values())
+    heads = ["run", *(f">{c}" for c in axes), ">loss", f">{law.level:.0%} of such runs", "outside the fit"]
+    lines = []
+    for r in rows:
+        band = f"{r['low']:.3f} … {r['high']:.3f}" if law.samples else "–"
+        shown = [tables.short(r[c]) if r[c] >= 1000 else f"{r[c]:g}" for c in axes]
+        lines.append((r["name"], *shown, f"{r['predicted_loss']:.4f}", band, r["outside"]))
+    print(f"{law.law}: L = {law.form.formula}")
+    tables.show(tables.Table(heads, lines))
+
+
+def _csv(rows: Sequence[dict]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,150 @@
+"""Optima: the published ones come back, limits bind, and nothing beats the plan that is returned."""
+
+import json
+
+import numpy as np
+import pytest
+
+from moe_jax import errors, laws
+from moe_jax.laws import optima
+from tests.test_laws_fitting import REFERENCE, needs_reference
+
+PAPER = laws.published("krajewski2024")
+DENSE = np.array([[1.0, 1, 1]])
+
+
+@needs_reference
+def test_krajewski2024_table_2():
+    """N, D, FLOPs to 1% and the loss to .003 from the unrounded coefficients, the same G."""
+    table = json.loads((REFERENCE / "published_values.json").read_text())["paper1"]["table2"]
+    for row, plan in zip(table, laws.optimum(PAPER, [r["F"] for r in table]), strict=True):
+        assert plan.values["n_active_nonemb"] == pytest.approx(row["N_act"], rel=0.01)
+        assert plan.values["tokens"] == pytest.approx(row["D"], rel=0.01)
+        assert plan.values["granularity"] == row["G"]
+        assert plan.values["flops"] == pytest.approx(row["F"], rel=1e-9)
+        assert plan.values["loss"] == pytest.approx(row["L"], abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("E", "n_active", "tokens"),
+    [
+        (1, 1.7e9, 9.7e9),
+        (2, 1.5e9, 11.4e9),
+        (4, 1.2e9, 13.9e9),
+        (8, 990e6, 17e9),
+        (16, 810e6, 20.7e9),
+        (32, 669e6, 24.9e9),
+    ],
+)
+def test_joint_moe2025_table_1(E, n_active, tokens):
+    choices = laws.Choices(expansion_rates=[E])
+    plan = laws.optimum(laws.published("joint_moe2025"), [1e20], choices=choices)[0]
+    assert plan.values["n_active"] == pytest.approx(n_active, rel=0.025)
+    assert plan.values["tokens"] == pytest.approx(tokens, rel=0.015)
+
+
+@pytest.mark.parametrize(("flops", "dense", "coarse"), [(1e18, 15.1, 1.70), (1e20, 18.3, 1.89), (1e25, 26.4, 2.23)])
+def test_what_dense_and_one_big_expert_cost(flops, dense, coarse):
+    """krajewski2024's headline says 20x at 1e20 and over 40x at 1e25; its coefficients say this."""
+    plan = laws.optimum(PAPER, [flops])[0]
+    ratio, band = optima.compute_ratio(PAPER, plan, laws.published("krajewski2024_dense"), DENSE)
+    assert ratio == pytest.approx(dense, rel=0.005) and band is None
+    assert optima.compute_ratio(PAPER, plan, PAPER, np.array([[64.0, 1, 1]]))[0] == pytest.approx(coarse, rel=0.005)
+
+
+def test_chinchilla_optimum_is_the_closed_form():
+    law = laws.published("chinchilla")
+    c = law.coefficients
+    total = c["alpha"] + c["beta"]
+    scale = (c["alpha"] * c["A"] / (c["beta"] * c["B"])) ** (1 / total)
+    for C in (1e18, 5.76e23):
+        plan = laws.optimum(law, [C])[0]
+        assert plan.values["n_total"] == pytest.approx(scale * (C / 6) ** (c["beta"] / total), rel=1e-4)
+        assert plan.values["tokens"] == pytest.approx((C / 6) ** (c["alpha"] / total) / scale, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["krajewski2024", "abnar2025", "joint_moe2025", "frantar2023", "gadre2024", "kaplan2020"]
+)
+def test_no_other_model_of_the_budget_is_better(name):
+    law, shape = laws.published(name), laws.Shape()
+    plan = laws.optimum(law, [1e21])[0]
+    rng = np.random.default_rng(0)
+    E, K, G = (plan.values[k] for k in ("expansion_rate", "active_rate", "granularity"))
+    d = plan.values["d_model"] * np.exp(rng.normal(0, 0.5, 200))
+    columns = shape.columns(d, E, K, G)
+    tokens = 1e21 / shape.flops_per_token(law.cost, columns)
+    assert law.loss_at({**columns, "tokens": tokens}).min() >= plan.values["loss"] - 1e-12
+
+
+def test_limits_bind_and_are_said():
+    free = laws.optimum(PAPER, [1e22])[0]
+    assert free.at_limit == ()
+    few = laws.optimum(PAPER, [1e22], limits=laws.Limits(tokens=free.values["tokens"] / 4))[0]
+    assert few.values["tokens"] == pytest.approx(free.values["tokens"] / 4) and few.at_limit[0] == "tokens"
+    assert few.values["n_total"] > free.values["n_total"] and few.values["loss"] > free.values["loss"]
+    assert few.values["flops"] == pytest.approx(1e22)
+    small = laws.optimum(PAPER, [1e22], limits=laws.Limits(memory_bytes=16 * 1e11))[0]
+    assert small.values["n_total"] == pytest.approx(1e11, rel=1e-3) and small.at_limit == ("parameters",)
+    coarse = laws.optimum(PAPER, [1e22], choices=laws.Choices(granularities=(1, 2, 4)))[0]
+    assert coarse.values["granularity"] == 4 and coarse.at_limit == ("granularity (the largest tried)",)
+
+
+def test_a_costlier_router_asks_for_fewer_experts():
+    cheap, dear = (laws.optimum(PAPER, [1e20], cost=c)[0].values for c in ("train_flops", "flops_krajewski2024"))
+    assert cheap["granularity"] > dear["granularity"]
+
+
+def test_counts_are_those_of_counts_py():
+    """Shape's formulas against the one owner of counts, at a width where both exist."""
+    from configs import common
+    from moe_jax import config as config_lib
+    from moe_jax import counts
+
+    raw = common.get_config()
+    raw.model.d_model, raw.model.n_blocks, raw.model.n_heads = 256, 4, 4
+    raw.moe.expansion_rate, raw.moe.granularity = 64, 8
+    config = config_lib.from_dict(raw.to_dict())
+    V = 5000
+    expected, flops = counts.count_parameters(config, V), counts.count_flops(config, V, tokens=1_000_000)
+    shape = laws.Shape(64, config.model.ff_matrices, config.model.d_ff / 256, V, config.data.sequence_length)
+    columns = shape.columns(256.0, 64.0, 1.0, 8.0)
+    for name in ("n_total_nonemb", "n_active_nonemb", "n_router"):
+        assert columns[name] == getattr(expected, name), name
+    assert columns["n_total"] == pytest.approx(expected.n_total, rel=5e-3)  # the same
+    for cost in ("flops_krajewski2024", "flops_abnar2025", "train_flops"):
+        assert shape.flops_per_token(cost, columns) * 1e6 == pytest.approx(getattr(flops, cost)), cost
+    assert shape.flops_per_token("flops_6nd", columns) * 1e6 == pytest.approx(flops.flops_6nd, rel=5e-3)  # norms, positions
+
+
+def test_bands_carry_the_bootstrap_through():
+    rng = np.random.default_rng(0)
+    N, D, G = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(4e9, 4e11, 5), [1, 2, 4, 8, 16]))
+    table = {"n_total_nonemb": N, "tokens": D, "granularity": G, "expansion_rate": 64}
+    loss = PAPER.loss_at(table) * np.exp(0.003 * rng.standard_normal(len(N)))
+    law = laws.fit({**table, "eval_loss": loss}, fix={"c": 0.472}, resampling=laws.Resampling(samples=60)).law
+    near, far = laws.optimum(law, [1e20, 1e24])
+    truth = laws.optimum(PAPER, [1e20, 1e24])
+    for plan in (near, far):
+        low, high = plan.bands["tokens"]
+        assert low < plan.values["tokens"] < high
+    assert near.bands["tokens"][0] < truth[0].values["tokens"] < near.bands["tokens"][1]
+    spread = [np.log(p.bands["tokens"][1] / p.bands["tokens"][0]) for p in (near, far)]
+    assert spread[1] > spread[0]
+    assert "n_total_nonemb" in far.outside and "granularity" in far.outside
+    ratio, (low, high) = optima.compute_ratio(law, near, law, np.array([[64.0, 1, 1]]))
+    assert low < ratio < high and 1.5 < ratio < 2.3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("clark2022", {}, "clark2022 has no D"),
+        ("krajewski2024", {"cost": "flops_magic"}, "there is no cost formula 'flops_magic'"),
+        ("krajewski2024", {"limits": laws.Limits(parameters=10)}, "no model of this shape fits"),
+        ("krajewski2024", {"choices": laws.Choices(expansion_rates=[0.5])}, "an expansion rate of 0.5 is below K = 1"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(name, options, sentence):
+    with pytest.raises(errors.UserError, match=sentence):
+        laws.optimum(laws.published(name), [1e20], **options)
