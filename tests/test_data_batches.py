@@ -38,6 +38,16 @@ def test_every_token_but_the_first_and_the_tail_is_a_target_once(store, windows)
     assert len(train) - 1 - len(windows) * L < L
 
 
+def test_random_windows_begin_anywhere_each_place_once(store):
+    train = store.windows("train", np.array([0]), store.info.tokens["train"])[0]
+    places = len(train) - L
+    batches = Batches(store, L, 50, seed=0, windows="random")
+    rows = np.concatenate([batches.batch(step) for step in range(-(-places // 50))])[:places]
+    everywhere = train[np.arange(places)[:, None] + np.arange(L + 1)]
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, everywhere))
+    assert batches.tokens_available == Batches(store, L, 50, seed=0).tokens_available
+
+
 def test_hosts_read_their_rows_of_the_same_batch(store):
     batches = Batches(store, L, 12, seed=3)
     for step in (0, 5, batches.n_windows // 12):  # the last one crosses into the second epoch

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from moe_jax import command, prepare
-from moe_jax.data import assembly, build, pieces, store, workers
+from moe_jax.data import assembly, build, files, pieces, store, workers
 from moe_jax.data.store import open_store
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
 from tests.data_stores import Texts, contents, make_store, words
@@ -268,6 +268,19 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, capsys):
     assert code == BAD_INPUT
     assert "holds other things" in err
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_two_at_once_do_not_get_in_each_others_way(tmp_path, capsys):
+    path = tmp_path / "s"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_assemble", _killed)
+        with pytest.raises(Killed):
+            command.run(prepare.main, [f"--store={path}", "--workers=1"])
+    with files.locked(epath.Path(path / store.UNFINISHED_NAME / "lock")) as alone:
+        assert alone
+        code, _, err = run(capsys, f"--store={path}")
+    assert (code, "another process is preparing" in err) == (FAILED, True)
+    assert run(capsys, f"--store={path}", "--workers=1")[0] == DONE
 
 
 FULL_DISK = """mount -t tmpfs -o size={size} tmpfs {folder} || exit 77

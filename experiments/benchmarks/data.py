@@ -110,6 +110,7 @@ def batching(folder: Path) -> Table:
 def sparse_store(path: Path, tokens: int) -> None:
     """A store of so many tokens in little space: every chunk of shard k is full of the token k mod 256 + 3."""
     shard_chunks = SHARD_TOKENS // CHUNK_TOKENS
+    index_bytes = shard_chunks * 16 + 4  # where and how long each chunk is, and a checksum
     for split, n in {"train": tokens, "heldout": CHUNK_TOKENS}.items():
         chunk_of = Path(path, "chunk", split)
         template = store_lib.create_array(epath.Path(chunk_of.parent), split, CHUNK_TOKENS, np.dtype(np.uint16))
@@ -119,10 +120,9 @@ def sparse_store(path: Path, tokens: int) -> None:
         for k in range(store_lib.n_shards(n)):
             template.write(np.full(CHUNK_TOKENS, k % 256 + 3, np.uint16)).result()
             encoded = (chunk_of / "c" / "0").read_bytes()
-            # The file ends with the index, 16 bytes a chunk (where, how long) and a checksum of 4.
-            chunk = encoded[: struct.unpack("<QQ", encoded[-(shard_chunks * 16 + 4) :][:16])[1]]
-            index = struct.pack("<QQ", 0, len(chunk)) * shard_chunks
-            (shards / str(k)).write_bytes(chunk + index + struct.pack("<I", crc32c(index)))
+            chunk = encoded[index_bytes:]
+            index = struct.pack("<QQ", index_bytes, len(chunk)) * shard_chunks
+            (shards / str(k)).write_bytes(index + struct.pack("<I", crc32c(index)) + chunk)
     counts = {"train": tokens, "heldout": CHUNK_TOKENS}
     vocabulary = ByteVocabulary()
     info = store_lib.StoreInfo(

@@ -1,11 +1,13 @@
 """Which tokens a step sees: a function of (seed, step) and of nothing else, on any number of hosts.
 
-So the state of the data is the step: resuming needs no replay, and each host reads its own rows only. Window i of a
-split is tokens [i·L, i·L + L]: inputs are its first L tokens, targets its last L, and no token is a target twice.
+So the state of the data is the step: resuming needs no replay, and each host reads its own rows only. A window is L + 1
+tokens: inputs are its first L, targets its last L. Packed windows lie side by side, window i from token i·L on, so that
+no token is a target twice in an epoch; random windows begin anywhere, each place at most once.
 """
 
 import functools
 import itertools
+from typing import Literal
 
 import numpy as np
 
@@ -22,20 +24,27 @@ Rows = slice | np.ndarray
 class Batches:
     """Training batches: the windows of the train split, in a new order each epoch.
 
-    Raises UserError if the split does not hold one window.
+    `windows` is "packed" or "random". Raises UserError if the split does not hold one window.
     """
 
-    def __init__(self, store: Store, sequence_length: int, batch_sequences: int, seed: int, repeat: bool = False):
+    def __init__(
+        self, store: Store, sequence_length: int, batch_sequences: int, seed: int, repeat: bool = False,
+        windows: Literal["packed", "random"] = "packed",
+    ):  # fmt: skip
         self.store = store
         self.sequence_length = sequence_length
         self.batch_sequences = batch_sequences
         self.seed = seed
         self.repeat = repeat
         self.n_windows = _n_windows(store, "train", sequence_length)
+        if windows == "packed":
+            self._places, self._stride = self.n_windows, sequence_length
+        else:
+            self._places, self._stride = store.info.tokens["train"] - sequence_length, 1
 
     @property
     def tokens_available(self) -> int:
-        """Tokens of one epoch."""
+        """Tokens that can be trained on without repetition."""
         return self.n_windows * self.sequence_length
 
     def check(self, tokens_asked: int) -> None:
@@ -50,11 +59,10 @@ class Batches:
     def batch(self, step: int, rows: Rows = slice(None)) -> np.ndarray:
         """The asked rows of the step's batch: int32 [rows, L + 1]."""
         places = step * self.batch_sequences + np.arange(self.batch_sequences, dtype=np.int64)[rows]
-        epochs, places = np.divmod(places, self.n_windows)
-        windows = np.empty_like(places)
+        epochs, places = np.divmod(places, self._places)
         for epoch in np.unique(epochs).tolist():
-            windows[epochs == epoch] = permute(places[epochs == epoch], self.n_windows, self.seed, epoch)
-        return self.store.windows("train", windows * self.sequence_length, self.sequence_length + 1)
+            places[epochs == epoch] = permute(places[epochs == epoch], self._places, self.seed, epoch)
+        return self.store.windows("train", places * self._stride, self.sequence_length + 1)
 
 
 class HeldOut:

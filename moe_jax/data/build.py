@@ -78,17 +78,19 @@ def build(path: str, source: Source, settings: Settings, n_workers: int) -> Stor
     size = vocabularies.bpe_size(settings.vocabulary)
     given = None if size and source.vocabulary is None else _given(source, settings.vocabulary)
     _begin(store, work, settings)  # from here on the folder is ours
-    vocabulary = given or _trained(source, size, work / "vocabulary.model")
-    with workers.counting() as tokens:
+    with files.locked(work / "lock") as alone, workers.counting() as tokens:
+        if not alone:
+            raise WorkFailed(f"another process is preparing {store}; wait for it, or stop it and start again")
+        vocabulary = given or _trained(source, size, work / "vocabulary.model")
         made = _make_pieces(source, vocabulary, work / "pieces", n_workers, tokens)
         digests = _assemble(store, work, made, token_dtype(vocabulary.size), n_workers, tokens)
-    info = _info(source, vocabulary, settings, made, digests)
-    if vocabulary.file:
-        name, content = vocabulary.file
-        with files.writing(store / name) as f:
-            f.write(content)
-    write_info(store, info)
-    clean_up(path)
+        info = _info(source, vocabulary, settings, made, digests)
+        if vocabulary.file:
+            name, content = vocabulary.file
+            with files.writing(store / name) as f:
+                f.write(content)
+        write_info(store, info)
+        clean_up(path)
     return info
 
 

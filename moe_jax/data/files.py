@@ -1,9 +1,12 @@
 """Whole files, local or gs://: they appear complete or not at all."""
 
 import errno
+import fcntl
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,14 @@ def writing(path: epath.Path) -> Iterator[BinaryIO]:
 
     The temporary name is unique: a writer that outlives a kill -9 of its parent cannot spoil what its successor writes.
     """
+    if "://" in os.fspath(path):
+        # An object appears when it is closed, also by an exception: so it is opened when its content is there.
+        with tempfile.TemporaryFile() as f:
+            yield f
+            f.seek(0)
+            with path.open("wb") as uploaded:
+                shutil.copyfileobj(f, uploaded, 2**24)
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with temporary.open("wb") as f:
@@ -41,6 +52,21 @@ def write_json(path: epath.Path, fields: dict[str, Any]) -> None:
 def read_json(path: epath.Path) -> Any:
     """Raises FileNotFoundError, or ValueError where the content is not JSON in UTF-8."""
     return json.loads(path.read_bytes())
+
+
+@contextmanager
+def locked(path: epath.Path) -> Iterator[bool]:
+    """Whether no other process has this local file locked; a process that is killed lets go. True for gs://."""
+    if "://" in os.fspath(path):
+        yield True
+        return
+    with open(path, "ab") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextmanager

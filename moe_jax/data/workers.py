@@ -34,6 +34,8 @@ def counting() -> Iterator[Callable[[], int]]:
         yield lambda: counter.get_obj().value  # without the lock: a killed worker may hold it
     finally:
         _counter = None
+
+
 _function = None  # a worker's own, so that what it remembers (a vocabulary's words) serves for all its arguments
 
 

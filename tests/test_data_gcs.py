@@ -1,0 +1,95 @@
+"""A store on an object store: an emulator of Google Cloud Storage on this machine.
+
+What it cannot show: two writers at once (it ignores ifGenerationMatch), permissions, throttling.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from moe_jax.errors import BAD_INPUT, DONE
+
+pytestmark = pytest.mark.slow
+
+# The emulator's downloads lack a header that the real service sends and TensorStore reads.
+SERVER = """
+import sys
+from gcp_storage_emulator import server
+write = server.Response.write_file
+def write_with_generation(response, *args, **kwargs):
+    response["x-goog-generation"] = "1"
+    write(response, *args, **kwargs)
+server.Response.write_file = write_with_generation
+server.create_server("localhost", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
+"""
+
+COMPARE = """
+import sys, numpy as np
+from moe_jax.data.store import SPLITS, open_store
+here, there = map(open_store, sys.argv[1:])
+assert here.info == there.info
+for split in SPLITS:
+    starts = np.arange(0, here.info.tokens[split] - 300, 9001)
+    np.testing.assert_array_equal(here.windows(split, starts, 300), there.windows(split, starts, 300))
+"""
+
+LIST = """
+import sys
+from etils import epath
+print(*(p.name for p in epath.Path(sys.argv[1]).iterdir()))
+"""
+
+
+@pytest.fixture
+def environment():
+    """What a process needs to take the emulator for Google's service."""
+    for package in ("gcp_storage_emulator", "gcsfs"):
+        pytest.importorskip(package)
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket() as s:
+            if s.connect_ex(("localhost", port)) == 0:
+                break
+        time.sleep(0.05)
+    url = f"http://localhost:{port}"
+    emulated = {"TENSORSTORE_GCS_HTTP_URL": url, "STORAGE_EMULATOR_HOST": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"}
+    yield os.environ | emulated | {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    server.kill()
+    server.wait()
+
+
+def test_a_store_on_gs_is_the_local_one_also_after_kill(tmp_path, environment):
+    def run(*command):
+        return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+
+    def prepare(store, *flags):
+        return run("-m", "moe_jax.prepare", f"--store={store}", "--vocabulary=bpe:400", *flags)
+
+    there = "gs://bucket/stores/s"
+    command = [sys.executable, "-m", "moe_jax.prepare", f"--store={there}", "--vocabulary=bpe:400", "--workers=1"]
+    kills = 0
+    for seconds in (1, 1.5, 2, 2.5, 3):
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            kills += child.wait() != DONE
+    assert kills
+    assert prepare(there, "--workers=2").returncode == DONE
+    assert prepare(tmp_path / "here").returncode == DONE
+    same = run("-c", COMPARE, str(tmp_path / "here"), there)
+    assert same.returncode == 0, same.stderr
+    assert set(run("-c", LIST, there).stdout.split()) == {"heldout", "store.json", "train", "vocabulary.model"}
+    again = prepare(there)
+    assert again.returncode == DONE
+    assert "is finished" in again.stdout
+    assert prepare(there, "--seed=1").returncode == BAD_INPUT
