@@ -103,7 +103,7 @@ def loss_curves(curves: Sequence[Curve]) -> Figure:
         ]
         axes[0].set_ylim(0.97 * min(seen), 1.03 * max(seen))
         _labels(figure, "tokens seen", "loss (nats per token)")
-        entries = [(_said("N", N), {"color": c}) for N, c in colours.items()]
+        entries = [(_said("N", N), {"color": colours[N]}) for N in _spread([*colours], _LEGEND)]
         entries.append(("held-out loss at the end", {"color": "0.3", "marker": "o", "linestyle": ""}))
         if any(curve.state == "diverged" for curve in curves):
             entries.append(("diverged", {"color": "0.3", "marker": "x", "linestyle": ""}))

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from moe_jax.results import Row
 from moe_jax.tables import count, percent, short
@@ -193,10 +194,10 @@ def dropped(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     return said, over
 
 
-def mean_by(rows: Sequence[Row], value: str, *keys: Callable[[Row], object]) -> dict[tuple, float]:
-    """Means of a column over the done rows that share the keys; rows without the value are left out."""
-    groups: dict[tuple, list[float]] = defaultdict(list)
+def mean_by(rows: Sequence[Row], value: str, key: str) -> dict[Any, float]:
+    """Means of one column over the done rows that share another; rows without the value are left out."""
+    groups: dict[Any, list[float]] = defaultdict(list)
     for row in rows:
         if row["status"] == "done" and row[value] is not None:
-            groups[tuple(key(row) for key in keys)].append(row[value])
+            groups[row[key]].append(row[value])
     return {key: statistics.fmean(values) for key, values in groups.items()}

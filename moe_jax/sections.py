@@ -118,7 +118,8 @@ def runs(manifest: Manifest, snap: Snapshot, rows: Sequence[Row]) -> Html:
             if len(planned) > _TABLE_ROWS
             else None,
             h("h3", "Runs that did not come through") if wrong else None,
-            bullets(join([h("code", line.name), f" ({line.state}): {one_line(line.sentence)}"]) for line in wrong),
+            bullets(join([h("code", line.name), f" ({line.state}): {one_line(line.sentence)}"]) for line in wrong[:60]),
+            h("p", f"{len(wrong) - 60:,} more: moe-jax status lists them.", class_="soft") if len(wrong) > 60 else None,
         ]
     )
 
@@ -187,12 +188,12 @@ def granularity(rows: Sequence[Row], grid: Sequence[Cell]) -> Html:
     """The effect of G as measured, and what was dropped."""
     said = findings.say_granularity(findings.granularity_effects(grid), findings.noise(grid))
     dropped, over = findings.dropped(rows)
-    means = findings.mean_by(rows, "dropped_fraction", lambda row: row["granularity"])
+    means = findings.mean_by(rows, "dropped_fraction", "granularity")
     parts = [h("p", " ".join(said)), h("h3", "Dropped tokens"), h("p", dropped[0])]
     parts += [h("div", sentence, class_="note") for sentence in dropped[1:]]
     if means:
-        ordered = sorted(means.items(), key=lambda item: item[0][0] or 0)
-        cells = [["dense" if G is None else short(G), percent(mean)] for (G,), mean in ordered]
+        ordered = sorted(means.items(), key=lambda item: item[0] or 0)
+        cells = [["dense" if G is None else short(G), percent(mean)] for G, mean in ordered]
         parts.append(table([">G", ">dropped, mean of runs"], cells))
     if over:
         names = ", ".join(f"{row['name']} {percent(row['dropped_fraction'])}" for row in over[:12])
