@@ -32,30 +32,42 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.laws import expressions, presets
 
     base = presets.preset(flags.preset) if flags.preset else None
-    fitted = laws.fit(
-        results,
-        law=flags.law or (base.law if base else "krajewski2024"),
-        loss=flags.loss,
-        columns=expressions.assignments(flags.columns) if flags.columns else None,
-        where=flags.where,
-        best_of=flags.best_of,
-        objective=_objective(flags, base.objective if base else laws.Objective()),
-        fix={**(base.fix if base else {}), **_assignments(flags.fix, "--fix")},
-        start=_starts(flags.starts, base),
-        split=laws.Split(
+    options = {
+        "loss": flags.loss,
+        "columns": expressions.assignments(flags.columns) if flags.columns else None,
+        "where": flags.where,
+        "best_of": flags.best_of,
+        "objective": _objective(flags, base.objective if base else laws.Objective()),
+        "split": laws.Split(
             drop=_first_given(flags.drop, base.drop if base else ""),
             holdout=_first_given(flags.holdout, base.holdout if base else ""),
         ),
-        resampling=laws.Resampling(
+        "resampling": laws.Resampling(
             samples=flags.bootstrap,
             fraction=flags.bootstrap_fraction,
             replace=not flags.without_replacement,
             level=flags.level,
             seed=flags.seed,
         ),
+    }
+    start = _starts(flags.starts, base)
+    fitted = laws.fit(
+        results,
+        law=flags.law or (base.law if base else "krajewski2024"),
+        fix={**(base.fix if base else {}), **_assignments(flags.fix, "--fix")},
+        start=start,
+        **options,
     )
     fitted.law.save(out)
     _show(fitted, out)
+    for name in filter(None, flags.profile.split(",")):
+        _show_profile(laws, fitted, name)
+    if flags.compare:
+        if not options["split"].holdout:
+            options["split"] = dataclasses.replace(options["split"], holdout="lowest:0.2")
+        if isinstance(start, int):  # a grid is one form's
+            options["start"] = start
+        _show_comparison(laws.compare(results, flags.compare.split(","), **options), options["split"].holdout)
     return errors.DONE
 
 
@@ -89,6 +101,10 @@ def _parser():
     p.add_argument(
         "--level", type=float, default=0.8, help="what the intervals hold (default %(default)s: 10%% to 90%%)"
     )
+    p.add_argument(
+        "--profile", default="", metavar="NAME,…", help="what the data accept of a coefficient, others refitted"
+    )
+    p.add_argument("--compare", default="", metavar="LAW,…", help="these laws on the same runs, by held-out error")
     p.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
     return p
 
@@ -170,3 +186,34 @@ def _show(fitted, out) -> None:
     for sentence in (*law.notes, *law.doubts):
         print(f"- {tables.one_line(sentence)}")
     print(f"law: {out}")
+
+
+def _show_profile(laws, fitted, name: str) -> None:
+    """The objective's rise along one coefficient, from a tenth of its value to ten times (or as far to either side)."""
+    import numpy as np
+
+    law = fitted.law
+    laws.scrutiny.known(law, name)
+    coefficient, value = law.form.coefficients[name], law.coefficients[name]
+    reach = np.linspace(-1, 1, 33)
+    values = value * 10**reach if coefficient.positive else value + reach * max(abs(value), 0.1)
+    profile = laws.profile(fitted, name, values)
+    low, high = laws.accepted(profile)
+    low_word = "less than " if low <= values.min() else ""
+    high_word = "more than " if high >= values.max() else ""
+    print(f"profile of {name}: the data accept {low_word}{low:.4g} to {high_word}{high:.4g} (likelihood, 80%)")
+
+
+def _show_comparison(table, holdout: str) -> None:
+    rows = [
+        (
+            r["law"],
+            str(r["coefficients"]),
+            *(f"{r[k]:.4f}" for k in ("rmse_holdout", "mean_holdout", "rmse_fit")),
+            r["not identified"],
+        )
+        for _, r in table.iterrows()
+    ]
+    print(f"laws on the same runs, {holdout} held out:")
+    heads = ("law", ">coefficients", ">RMSE held out", ">mean error", ">RMSE fit", "not identified")
+    tables.show(tables.Table(heads, rows))

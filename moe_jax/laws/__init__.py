@@ -14,10 +14,12 @@ from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, po
 from moe_jax.laws.law import Law, find, load, published
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.optima import Choices, Limits, Plan, optimum
+from moe_jax.laws.scrutiny import accepted, compare, leverage, profile
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
 __all__ = [
-    "FORMS", "Choices", "Fit", "Form", "Law", "Limits", "Objective", "Plan", "Resampling", "Shape", "Split", "declare",
-    "exp", "exponent", "find", "fit", "get", "load", "log", "optimum", "positive", "power", "published", "rows_of",
+    "FORMS", "Choices", "Fit", "Form", "Law", "Limits", "Objective", "Plan", "Resampling", "Shape", "Split", "accepted",
+    "compare", "declare", "exp", "exponent", "find", "fit", "get", "leverage", "load", "log", "optimum", "positive",
+    "power", "profile", "published", "rows_of",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from moe_jax.laws.optimise import descend
 
 RATIO = 10.0  # a positive coefficient known to no better than this factor, high/low of its interval, is not identified
 _NEAR_WALL = 1e-3
+_MOST_RUNS = 500  # beyond, no single run decides much, and a fit without each takes long
 
 
 def identify(
@@ -100,6 +101,32 @@ def small_sample(starts: int, at_best: int, errors: Mapping, n_fit: int, n_free:
         said.append(
             f"Runs repeat to {errors['noise']:.4f} nats and the law misses them by {errors['rmse_fit']:.4f}: "
             "what is left is the law's error, not noise."
+        )
+    return tuple(said)
+
+
+def without_each(problem: Problem, theta: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The optimum of all rows but one, for each row, (rows, coefficients)."""
+    rows = len(problem.losses)
+    weights = np.tile(problem.weights, (rows, 1))
+    np.fill_diagonal(weights, 0.0)
+    return descend(problem, np.tile(theta, (rows, 1)), weights, free).theta
+
+
+def single_runs(problem: Problem, theta: np.ndarray, free: np.ndarray, names) -> tuple[str, ...]:
+    """Sentences about runs that decide a coefficient: more than half of its jackknife variance is one run's."""
+    if len(names) > _MOST_RUNS:
+        return ()
+    form, others = problem.form, without_each(problem, theta, free)
+    squares = (others - others.mean(0)) ** 2
+    share = np.where(free, squares / np.maximum(squares.sum(0), 1e-300), 0.0)
+    said = []
+    for i in np.flatnonzero(share.max(0) > 0.5):
+        run, k = int(share[:, i].argmax()), form.names[i]
+        before, after = form.outer(theta)[k], form.outer(others[run])[k]
+        said.append(
+            f"One run makes {share[run, i]:.0%} of the uncertainty of {k}: without {names[run]} it is {after:.4g}"
+            f" instead of {before:.4g}."
         )
     return tuple(said)
 

@@ -31,11 +31,23 @@ class Fit:
     rows: Rows
     held_out: np.ndarray
     predicted: np.ndarray  # nats, of every row
+    objective: Objective
 
     @property
     def residuals(self) -> np.ndarray:
         """Measured − predicted, nats."""
         return self.rows.losses - self.predicted
+
+    @property
+    def train(self) -> Rows:
+        """The rows that were fitted."""
+        return self.rows.take(np.flatnonzero(~self.held_out))
+
+    @property
+    def problem(self) -> Problem:
+        """What was minimised, to be asked again: profiles, other weights."""
+        train = self.train
+        return Problem(self.law.form, train.columns, train.losses, self.objective)
 
 
 def fit(
@@ -84,6 +96,8 @@ def fit(
     wrong = _errors(rows.losses - predicted, held_out, noise, cells)
     bands = intervals(form, samples, coefficients, resampling.level)
     unidentified, doubts = doubt.identify(form, problem, theta, free, samples, bands, resampling)
+    if resampling.samples:
+        doubts += doubt.single_runs(problem, theta, free, train.names)
     doubts += doubt.small_sample(len(begin), at_best, wrong, int((~held_out).sum()), int(free.sum()))
     fitted = Law(
         form=form,
@@ -113,7 +127,7 @@ def fit(
         starts=len(begin),
         starts_at_best=at_best,
     )
-    return Fit(fitted, rows, held_out, predicted)
+    return Fit(fitted, rows, held_out, predicted, objective)
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
