@@ -15,7 +15,9 @@ def get_config(arg=None):
     form = common.choose(arg, "tiny")
     config = common.get_config()
     config.model.d_model = 32
-    config.moe.capacity_factor = 2.0  # a sequence is a routing group, of 64 tokens: few enough that 1.25 drops a quarter
+    config.moe.capacity_factor = (
+        2.0  # a sequence is a routing group, of 64 tokens: few enough that 1.25 drops a quarter
+    )
     config.moe.load_balance_weight = 0.1  # a run is a few hundred steps; 0.01 balances too late
     config.train.tokens = 192_000
     config.train.batch_sequences = 8

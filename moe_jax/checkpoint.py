@@ -1,14 +1,16 @@
 """Checkpoints: Orbax, asynchronous, and a digest of every file, without which a step does not count.
 
 Orbax does not notice a flipped byte in array data, so after each commit SHA-256 of all files is written to
-`<step>.sha256.json`: the last thing that is written of a step and the first that is read. A step whose files do not match, or
+`<step>.sha256.json`: the last thing that is written of a step and the first that is read. A step whose files do not
+match, or
 that was left half-written, is skipped with a warning and the one before is used.
 """
 
+import errno
 import hashlib
+import os
 import shutil
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +44,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove(step)  # a damaged one of the same step
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
+        self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
         self._finishing.start()
 
@@ -58,7 +58,8 @@ class Checkpoints:
             raise error
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, int] | None:
-        """(state, step) of the newest step that is whole, laid out as `abstract_state` says; None where there is none."""
+        """(state, step) of the newest step that is whole, laid out as `abstract_state` says; None where there is
+        none."""
         for step in reversed(self.steps()):
             wrong = self._what_is_wrong(step)
             if wrong is None:
@@ -77,8 +78,15 @@ class Checkpoints:
             if jax.process_index() == 0:
                 files.write_json(self._digest_path(step), {"files": self._digests(step)})
                 self._retire()
-        except BaseException as e:  # raised by wait(), in the thread that trains
-            self._error = e
+        except Exception as e:  # raised by wait(), in the thread that trains
+            self._error = self._as_os_error(e)
+
+    def _as_os_error(self, e: Exception) -> Exception:
+        """TensorStore's ValueError for a full disk and the like, as the OSError that it was."""
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if os.strerror(code) in str(e):
+                return OSError(code, os.strerror(code), str(self._folder))
+        return e
 
     def _digest_path(self, step: int) -> epath.Path:
         return self._folder / f"{step}.sha256.json"

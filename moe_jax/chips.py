@@ -1,6 +1,7 @@
 """Published peaks of accelerators, for MFU; None where we know none (a CPU).
 
-bf16 FLOP/s of one JAX device. Sources: Google Cloud's pages of the TPU versions (v4 275, v5e 197, v5p 459, v6e 918 and TPU7x
+bf16 FLOP/s of one JAX device. Sources: Google Cloud's pages of the TPU versions (v4 275, v5e 197, v5p 459, v6e 918
+and TPU7x
 2307 TFLOP/s a chip; a TPU7x chip is two JAX devices), NVIDIA's H100 SXM and H200 data sheets (989 dense).
 """
 

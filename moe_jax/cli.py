@@ -20,11 +20,9 @@ VERBS = {
 
 def usage() -> str:
     width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
-    return "\n".join(
-        ["usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags)", "", "verbs, in the order of the work:"]
-        + lines
-    )
+    heading = "usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags)"
+    verbs = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join([heading, "", "verbs, in the order of the work:", *verbs])
 
 
 def main() -> None:

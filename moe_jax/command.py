@@ -53,7 +53,9 @@ def world_sentence(e: OSError) -> str | None:
     if e.errno not in _WORLD:
         return None
     where = f" at {e.filename}" if e.filename else ""
-    return f"{_WORLD[e.errno]}{where}; what was saved before is intact: make room or pick another place, then start again"
+    return (
+        f"{_WORLD[e.errno]}{where}; what was saved before is intact: make room or pick another place, then start again"
+    )
 
 
 def _say(sentence: str, code: int) -> int:

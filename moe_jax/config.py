@@ -60,7 +60,9 @@ class ModelConfig:
     logits_positions: int  # positions of every sequence whose logits are held at once
 
     def __post_init__(self):
-        _positive("model", self, "d_model", "n_blocks", "n_heads", "d_ff", "init_scale", "vocabulary_size", "logits_positions")
+        _positive(
+            "model", self, "d_model", "n_blocks", "n_heads", "d_ff", "init_scale", "vocabulary_size", "logits_positions"
+        )
         _one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
         _one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         _one_of("model.positions", self.positions, "learned", "rope")
@@ -122,7 +124,8 @@ class MoeConfig:
 
 
 def _complete_moe(moe: MoeConfig, d_ff: int) -> MoeConfig:
-    """Both forms, (E, G, K) and (n_experts, top_k, d_expert), from whichever is given; inconsistent ones are refused."""
+    """Both forms, (E, G, K) and (n_experts, top_k, d_expert), from whichever is given; inconsistent ones are
+    refused."""
     E, G, K = moe.expansion_rate, moe.granularity, moe.active_rate
     n, k, w = moe.n_experts, moe.top_k, moe.d_expert
     if G is None and w is None:
@@ -142,10 +145,16 @@ def _complete_moe(moe: MoeConfig, d_ff: int) -> MoeConfig:
         if rate is not None:
             product = rate * G
             if not math.isclose(product, round(product), rel_tol=1e-9) or round(product) < 1:
-                refuse(f"moe.{rate_name}", rate, f"times granularity {G:g} must be a whole number of experts, not {product:g}")
+                refuse(
+                    f"moe.{rate_name}",
+                    rate,
+                    f"times granularity {G:g} must be a whole number of experts, not {product:g}",
+                )
             if count is not None and count != round(product):
                 refuse(
-                    f"moe.{count_name}", count, f"but {rate_name} · granularity = {rate:g} · {G:g} = {product:g}; give one of the two"
+                    f"moe.{count_name}",
+                    count,
+                    f"but {rate_name} · granularity = {rate:g} · {G:g} = {product:g}; give one of the two",
                 )
             return round(product), rate
         return count, count / G
@@ -158,7 +167,11 @@ def _complete_moe(moe: MoeConfig, d_ff: int) -> MoeConfig:
         moe, expansion_rate=_tidy(E), granularity=_tidy(G), active_rate=_tidy(K), n_experts=n, top_k=k, d_expert=w
     )
     if moe.softmax == "after_top_k" and k == 1:
-        refuse("moe.softmax", moe.softmax, "with top_k = 1 its weight is always 1 and the router gets no gradient; use before_top_k")
+        refuse(
+            "moe.softmax",
+            moe.softmax,
+            "with top_k = 1 its weight is always 1 and the router gets no gradient; use before_top_k",
+        )
     return moe
 
 
@@ -190,7 +203,9 @@ class TrainConfig:
     def __post_init__(self):
         _positive("train", self, "tokens", "batch_sequences", "microbatches", "loss_window", "log_every_steps")
         if self.batch_sequences % self.microbatches:
-            refuse("train.microbatches", self.microbatches, f"must divide train.batch_sequences = {self.batch_sequences}")
+            refuse(
+                "train.microbatches", self.microbatches, f"must divide train.batch_sequences = {self.batch_sequences}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +230,11 @@ class OptimConfig:
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
         if (self.warmup_tokens is None) == (self.warmup_fraction is None):
-            refuse("optim.warmup_tokens", self.warmup_tokens, f"give it or warmup_fraction = {self.warmup_fraction}, not both")
+            refuse(
+                "optim.warmup_tokens",
+                self.warmup_tokens,
+                f"give it or warmup_fraction = {self.warmup_fraction}, not both",
+            )
         if self.warmup_fraction is not None and self.warmup_fraction > 1:
             refuse("optim.warmup_fraction", self.warmup_fraction, "must be at most 1")
 
@@ -284,7 +303,11 @@ class Config:
         group = moe.group_sequences
         part = self.train.batch_sequences // self.train.microbatches
         if part % group:
-            refuse("moe.group_sequences", group, f"must divide the {part} sequences of a microbatch (batch_sequences / microbatches)")
+            refuse(
+                "moe.group_sequences",
+                group,
+                f"must divide the {part} sequences of a microbatch (batch_sequences / microbatches)",
+            )
         if self.eval.sequences < group:
             refuse("eval.sequences", self.eval.sequences, f"must hold at least one routing group of {group} sequences")
         if moe.router == "expert_choice":
@@ -292,14 +315,14 @@ class Config:
             if not math.isclose(taken, round(taken), rel_tol=1e-9) or round(taken) < 1:
                 refuse(
                     "moe.group_sequences", group,
-                    f"an expert takes group · K / E = {group} · {moe.active_rate:g} / {moe.expansion_rate:g} = {taken:g} sequences "
-                    "at a position, which must be a whole number of at least 1",
+                    f"an expert takes group · K / E = {group} · {moe.active_rate:g} / {moe.expansion_rate:g} = "
+                    f"{taken:g} sequences at a position, which must be a whole number of at least 1",
                 )  # fmt: skip
         elif moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts:
             refuse(
                 "moe.capacity_factor", moe.capacity_factor,
-                f"gives {group * self.data.sequence_length} tokens · top_k {moe.top_k} / {moe.n_experts} experts less than one slot "
-                "an expert; lengthen the group or raise the factor",
+                f"gives {group * self.data.sequence_length} tokens · top_k {moe.top_k} / {moe.n_experts} experts "
+                "less than one slot an expert; lengthen the group or raise the factor",
             )  # fmt: skip
 
     @property

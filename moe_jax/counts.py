@@ -55,7 +55,9 @@ def count_parameters(config: Config, vocabulary_size: int) -> Counts:
     active_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * moe.top_k
     router = 0 if moe is None else m.n_blocks * d * moe.n_experts
     norm = d * (2 if m.norm == "layernorm" else 1)  # scale, and LayerNorm's bias
-    norms_in_block = 2 * norm + (norm if moe is not None and moe.output_norm else 0) + (2 * (d // m.n_heads) if m.qk_norm else 0)
+    norms_in_block = (
+        2 * norm + (norm if moe is not None and moe.output_norm else 0) + (2 * (d // m.n_heads) if m.qk_norm else 0)
+    )
     n_norm = m.n_blocks * norms_in_block + (norm if m.final_norm else 0)
     positions = d * config.data.sequence_length if m.positions == "learned" else 0
     embedding = 2 * d * vocabulary_size + positions
@@ -80,7 +82,8 @@ def count_flops(config: Config, vocabulary_size: int, tokens: int | None = None)
     counts = count_parameters(config, V)
     D = config.steps * config.batch_tokens if tokens is None else tokens
     n_experts = 0 if moe is None else moe.n_experts
-    # Scores and their use: 2 · 2 · S · d forward a token. The papers count all S keys; a causal mask needs half of them,
+    # Scores and their use: 2 · 2 · S · d forward a token. The papers count all S keys; a causal mask needs half of
+    # them,
     # which no dense attention kernel here saves.
     attention_scores = m.n_blocks * 3 * 4 * S * d
     router = m.n_blocks * 6 * d * n_experts

@@ -90,7 +90,9 @@ def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
         except UserError as e:
             raise UserError(f"{where}{e}") from e
         if run.name in runs:
-            raise UserError(f"{where}its name {run.name} is taken by {dict(runs[run.name].overrides)}; set 'name' in one of them")
+            raise UserError(
+                f"{where}its name {run.name} is taken by {dict(runs[run.name].overrides)}; set 'name' in one of them"
+            )
         runs[run.name] = run
     return list(runs.values())
 
@@ -141,7 +143,8 @@ def _checked_name(name: Any) -> str:
 
 
 def _short(x: float) -> str:
-    """Two digits, enough to tell cells apart: 25165824 -> 25m, 6144 -> 6p1k; below 1 without the minus, 0.0025 -> 2p5e3."""
+    """Two digits, enough to tell cells apart: 25165824 -> 25m, 6144 -> 6p1k; below 1 without the minus, 0.0025 ->
+    2p5e3."""
     for letter, unit in (("t", 1e12), ("b", 1e9), ("m", 1e6), ("k", 1e3)):
         if x >= 0.9995 * unit:
             scaled = x / unit
@@ -153,7 +156,8 @@ def _short(x: float) -> str:
 
 
 def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
-    """16 hex digits over what defines the result (design §3), and nothing else: not mesh, microbatches, checkpoints, logging."""
+    """16 hex digits over what defines the result (design §3), and nothing else: not mesh, microbatches, checkpoints,
+    logging."""
     values = config_lib.to_dict(config)
     for group in _NOT_HASHED:
         del values[group]

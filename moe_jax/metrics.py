@@ -18,7 +18,8 @@ TIMES = ("train", "eval", "checkpoint", "compile", "data")
 
 
 class Times:
-    """Seconds by what they were spent on, kept across restarts through the heartbeat. What is nested counts inside only."""
+    """Seconds by what they were spent on, kept across restarts through the heartbeat. What is nested counts inside
+    only."""
 
     def __init__(self, before: dict[str, Any]):
         self.seconds = {name: _number(before.get(name)) for name in TIMES}
@@ -53,7 +54,9 @@ def _number(value: Any) -> float:
 class Recorder:
     """Writes a run's signs of life in a thread. Only the first process of a run writes."""
 
-    def __init__(self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float):
+    def __init__(
+        self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float
+    ):
         self._folder, self._writes, self._flush_seconds = folder, writes, flush_seconds
         self.times = Times((folder.heartbeat() or {}).get("times") or {})
         self._batch_tokens = batch_tokens

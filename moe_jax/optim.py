@@ -1,4 +1,5 @@
-"""AdamW and its schedule, as functions of numbers that enter the step as values: runs of one shape share one compile."""
+"""AdamW and its schedule, as functions of numbers that enter the step as values: runs of one shape share one
+compile."""
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,9 @@ def adam(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def apply(config: OptimConfig, params, direction, rate: jax.Array, height: jax.Array):
-    """params − rate · (direction + decay · params); with weight_decay_by_lr=False the decay is not multiplied by the rate,
-    but follows the schedule from 1 at its `height` (abnar2025's decoupled form). Decays every parameter, as krajewski2024 does)."""
+    """params − rate · (direction + decay · params); with weight_decay_by_lr=False the decay is not multiplied by the
+    rate,
+    but follows the schedule from 1 at its `height` (abnar2025's decoupled form). Every parameter decays."""
     share = rate if config.weight_decay_by_lr else rate / height
 
     def update(p, u):

@@ -41,7 +41,9 @@ def _check_data(run: Run, store: Store) -> None:
     """Raises UserError where the store does not hold what the run asks for, before anything is started."""
     config = run.config
     try:
-        batches = Batches(store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat)
+        batches = Batches(
+            store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat
+        )
         batches.check(config.steps * config.batch_tokens)
         HeldOut(store, config.data.sequence_length, config.eval.sequences)
     except UserError as e:
@@ -56,7 +58,7 @@ def reopen_store(manifest: Manifest) -> Store:
         raise UserError(f"{e}; make it with: moe-jax prepare {manifest.config_flags}") from e
     if store.info.sha256 != manifest.store.sha256:
         raise UserError(
-            f"{manifest.store.path}: is another token store than the one that this sweep began with; put that one back, or "
+            f"{manifest.store.path}: is another token store than the one this sweep began with; put that one back, or "
             "choose another workdir"
         )
     return store

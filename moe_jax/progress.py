@@ -21,13 +21,19 @@ def describe(beat: dict[str, Any]) -> str:
 
 
 class Display:
-    """One bar a thing, each with `done` of `total` and a text; on no terminal, a line a bar at most every LINE_SECONDS."""
+    """One bar a thing, each with `done` of `total` and a text; on no terminal, a line a bar at most every
+    LINE_SECONDS."""
 
     def __init__(self, out: TextIO | None = None):
         self._out = out or sys.stdout
         console = Console(file=self._out)
         self._bars = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self._progress = Progress(*columns, console=console, disable=not self._bars, refresh_per_second=4)
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}

@@ -33,9 +33,16 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *args: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(root), *args], check=True, capture_output=True, text=True, timeout=10
+    ).stdout.strip()
 
 
 def devices() -> dict[str, Any]:
     device = jax.devices()[0]
-    return {"device": device.device_kind, "platform": device.platform, "n_devices": jax.device_count(), "host": socket.gethostname()}
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "n_devices": jax.device_count(),
+        "host": socket.gethostname(),
+    }

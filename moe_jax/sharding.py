@@ -81,8 +81,8 @@ def check_fit(config: Config, mesh: Mesh) -> None:
     shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     if part % layout.batch_parts:
         raise UserError(
-            f"config.train.batch_sequences = {config.train.batch_sequences}: a microbatch of {part} sequences cannot be cut "
-            f"over {layout.batch_parts} devices (mesh: {shape}); use a multiple, or fewer microbatches"
+            f"config.train.batch_sequences = {config.train.batch_sequences}: a microbatch of {part} sequences cannot "
+            f"be cut over {layout.batch_parts} devices (mesh: {shape}); use a multiple, or fewer microbatches"
         )
     if config.moe is None:
         return
@@ -98,7 +98,7 @@ def check_fit(config: Config, mesh: Mesh) -> None:
 def exchange_axes(config: Config, mesh: Mesh, local_sequences: int) -> tuple[str, ...]:
     """Mesh axes over which sequences are exchanged for positions, so that each device holds whole routing groups.
 
-    () where a device's `local_sequences` are whole groups already. Raises UserError where no exchange makes them whole."""
+    () where a device's `local_sequences` are whole groups already. UserError where no exchange makes them so."""
     moe, S = config.moe, config.data.sequence_length
     options: list[tuple[str, ...]] = [()]
     if moe.router == "expert_choice":
@@ -123,8 +123,17 @@ def format_table(rows: Sequence[tuple[str, tuple[str | None, ...], jax.ShapeDtyp
         size = math.prod(local) * array.dtype.itemsize
         total += size
         lines.append(
-            (name, "×".join(map(str, array.shape)), " ".join(a or "-" for a in logical), " ".join(str(s or "-") for s in spec), f"{size:,}")
+            (
+                name,
+                "×".join(map(str, array.shape)),
+                " ".join(a or "-" for a in logical),
+                " ".join(str(s or "-") for s in spec),
+                f"{size:,}",
+            )
         )
     lines.append(("all parameters", "", "", "", f"{total:,}"))
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    return "\n".join("  ".join(c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in lines)
+    return "\n".join(
+        "  ".join(c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )

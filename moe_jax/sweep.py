@@ -16,7 +16,13 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("sweep", DESCRIPTION)
     parser.add_argument("--workdir", required=True, metavar="W", help="folder or gs:// of the sweep")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
-    parser.add_argument("--rerun", action="append", default=[], metavar="NAME", help="move the run's old folder aside and train it again")
+    parser.add_argument(
+        "--rerun",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="move the run's old folder aside and train it again",
+    )
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
     if flags.jobs < 1:

@@ -1,5 +1,6 @@
 """`moe-jax train`: one run, a config's own or one of a sweep's."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,19 @@ Stopped at any moment and started again with the same flags, it goes on where it
 def main(argv: Sequence[str]) -> int:
     config_args, others = configfile.split(argv)
     parser = command.parser("train", DESCRIPTION)
-    parser.add_argument("--workdir", required=True, metavar="W", help="folder or gs:// of the sweep; the run's files are under W/runs/NAME")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="W",
+        help="folder or gs:// of the sweep; the run's files are under W/runs/NAME",
+    )
     parser.add_argument("--run", metavar="NAME", help="a run of the sweep in W, instead of --config")
-    parser.add_argument("--heartbeat_seconds", type=float, default=30.0, metavar="S", help="between signs of life (default 30)")
-    parser.add_argument("--stop_with_parent", action="store_true", help="save and stop when standard input ends (set by sweep)")
+    parser.add_argument(
+        "--heartbeat_seconds", type=float, default=30.0, metavar="S", help="between signs of life (default 30)"
+    )
+    parser.add_argument(
+        "--stop_with_parent", action="store_true", help="save and stop when standard input ends (set by sweep)"
+    )
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
     if bool(config_args) == bool(flags.run):
@@ -36,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         planned = manifest.run(runs[0].name)
 
     use_compilation_cache()
+    for noisy in ("absl", "asyncio"):  # Orbax logs with a traceback what it raises too, and we say
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     from moe_jax import training
     from moe_jax.progress import Display, describe
 
@@ -52,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Compiled programs outlive the process, so runs of one shape compile once: in JAX_COMPILATION_CACHE_DIR, or ours."""
+    """Compiled programs outlive the process, so runs of one shape compile once: in JAX_COMPILATION_CACHE_DIR, or
+    ours."""
     import jax
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moe_jax" / "xla"
@@ -68,7 +81,8 @@ def _summary(result: dict) -> str:
         kept = f"the last good checkpoint is of step {good}" if good is not None else "there is no checkpoint before it"
         return f"{result['name']}: diverged, the loss of step {result['diverged_step']} is not finite; {kept}"
     return (
-        f"{result['name']}: done, eval loss {result['eval_loss']:.4f} nats/token, {result['bits_per_byte']:.4f} bits/byte, "
+        f"{result['name']}: done, eval loss {result['eval_loss']:.4f} nats/token, "
+        f"{result['bits_per_byte']:.4f} bits/byte, "
         f"{result['tokens']:,} tokens, {100 * result['dropped_fraction']:.1f}% dropped, {result['wall_seconds']:.0f} s"
     )
 

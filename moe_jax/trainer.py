@@ -1,6 +1,7 @@
 """The train step and the evaluation, pure functions over TrainState, compiled once for a shape.
 
-What differs between runs of one shape (D, learning rate, seed) enters as a value. Every leaf of the state has an explicit
+What differs between runs of one shape (D, learning rate, seed) enters as a value. Every leaf of the state has an
+explicit
 sharding, in init's and in the step's outputs: else the step would compile twice, and restored states would differ.
 """
 
@@ -80,7 +81,8 @@ class Trainer:
     def _place(self, state: TrainState) -> tuple[TrainState, TrainState]:
         """(abstract state with shardings, its shardings). A moment of Adam lies as its parameter does."""
         specs = {
-            path: self.layout.sharding(*self._axes[path], shape=leaf.shape) for path, leaf in nnx.to_flat_state(self._template)
+            path: self.layout.sharding(*self._axes[path], shape=leaf.shape)
+            for path, leaf in nnx.to_flat_state(self._template)
         }
         whole = NamedSharding(self.layout.mesh, P())
 
@@ -128,7 +130,7 @@ class Trainer:
         params = optim.apply(self.config.optim, state.params, direction, rate, schedule.learning_rate)
         seen = jnp.stack([statistics.get(name, jnp.float32(0)).astype(jnp.float32) for name in WINDOW])
         window_WxM = state.window_WxM.at[state.step % self.config.train.loss_window].set(seen)
-        metrics = statistics | {"learning_rate": rate, "gradient_norm": optax.global_norm(gradient)}
+        metrics = statistics | {"learning_rate": rate, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, window_WxM), metrics
 
     def _evaluate(self, params: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
@@ -137,7 +139,8 @@ class Trainer:
         return loss_BxS.sum(-1)
 
     def put(self, batches: Batches, step: int) -> jax.Array:
-        """windows_MxBx(S+1) of a step on the devices, M microbatches each cut over the mesh. A host reads only its rows."""
+        """windows_MxBx(S+1) of a step on the devices, M microbatches each cut over the mesh. A host reads only its
+        rows."""
         M = self.config.train.microbatches
         B = self.config.train.batch_sequences // M
         shape = (M, B, self.config.data.sequence_length + 1)

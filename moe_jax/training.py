@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -38,9 +38,12 @@ class Options:
     on_step: Callable[[dict[str, Any]], None] = lambda beat: None  # gets the heartbeat after each step
     heartbeat_seconds: float = 30.0
     stop_with_parent: bool = False  # stop when standard input ends
+    devices: Sequence[Any] | None = None  # None: all
 
 
-def train(planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options) -> dict[str, Any]:
+def train(
+    planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options
+) -> dict[str, Any]:
     """Trains the run to its end, from wherever it is, and gives its result, which is then on disk.
 
     Raises Stopped (saved; start again), UserError for what cannot be trained, OSError for a full disk and the like. A
@@ -51,7 +54,7 @@ def train(planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIden
     config = planned.config
     batches = Batches(store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat)
     batches.check(config.steps * config.batch_tokens)
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh, options.devices)
     sharding.check_fit(config, mesh)
     folder.create()
     with _only_one(folder):
@@ -74,13 +77,16 @@ def train(planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIden
             raise
         finally:
             run.recorder.close()
+            with contextlib.suppress(Exception):  # a save that was under way is finished; what ends the run is said
+                run.checkpoints.close()
             if writes:
                 with contextlib.suppress(OSError):  # a full disk has been said already
                     folder.end_attempt(attempt, code, sentence)
 
 
 def _finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The run's result, if it has a readable one; a damaged one is set aside and made again from the last checkpoint."""
+    """The run's result, if it has a readable one; a damaged one is set aside and made again from the last
+    checkpoint."""
     try:
         return folder.result()
     except files.DamagedFile as e:
@@ -142,7 +148,9 @@ class _Run:
                 self.recorder.phase("compiling")
                 state, step = self.trainer.init(self.config.seed), 0
         if lost := self.recorder.resume(step, self.config.train.log_every_steps):
-            self.options.say(f"{self.folder.metrics}: is damaged, {lost} logged steps are lost; the training is not affected")
+            self.options.say(
+                f"{self.folder.metrics}: is damaged, {lost} logged steps are lost; the training is not affected"
+            )
         if self.config.tensorboard:
             self.recorder.open_tensorboard(step)
         return state, step
@@ -190,7 +198,9 @@ class _Run:
         if jax.process_count() == 1:
             return due
         # Clocks differ and all processes must save the same step: the first one's counts, asked for now and then.
-        return done % self.config.train.log_every_steps == 0 and bool(multihost_utils.broadcast_one_to_all(np.bool_(due)))
+        return done % self.config.train.log_every_steps == 0 and bool(
+            multihost_utils.broadcast_one_to_all(np.bool_(due))
+        )
 
     def _observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -214,7 +224,8 @@ class _Run:
         self.recorder.phase("stopped")
         self.recorder.flush(metrics=True)
         raise errors.Stopped(
-            f"{self.planned.name}: stopped at step {step} of {self.config.steps} and saved; the same command goes on there"
+            f"{self.planned.name}: stopped at step {step} of {self.config.steps} and saved; "
+            "the same command goes on there"
         )
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """The one owner of a sweep's files: where they are, what is in them, who may change them.
 
-    W/sweep.json                  every run's name, overrides, config, counts and hash
-    W/runs/<name>/run.json        what is run, with what, on what; before step 0
-    W/runs/<name>/heartbeat.json  the newest sign of life
-    W/runs/<name>/attempts/<n>.json   one per start
-    W/runs/<name>/metrics.jsonl   one object a logged step
-    W/runs/<name>/checkpoints/    Orbax
-    W/runs/<name>/result.json     once, at the end
+W/sweep.json                  every run's name, overrides, config, counts and hash
+W/runs/<name>/run.json        what is run, with what, on what; before step 0
+W/runs/<name>/heartbeat.json  the newest sign of life
+W/runs/<name>/attempts/<n>.json   one per start
+W/runs/<name>/metrics.jsonl   one object a logged step
+W/runs/<name>/checkpoints/    Orbax
+W/runs/<name>/result.json     once, at the end
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from moe_jax import config as config_lib
 from moe_jax import counts, files
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.grid import Run, config_hash
+from moe_jax.tables import number
 
 STALE_SECONDS = 300  # a run without a sign of life for so long, and without a result, is stale
 
@@ -61,7 +62,9 @@ class Manifest:
         for run in self.runs:
             if run.name == name:
                 return run
-        raise UserError(f"--run={name}: the sweep has no such run; it has {', '.join(r.name for r in self.runs[:4])}, …")
+        raise UserError(
+            f"--run={name}: the sweep has no such run; it has {', '.join(r.name for r in self.runs[:4])}, …"
+        )
 
 
 def plan_runs(runs: Sequence[Run], store: StoreIdentity) -> tuple[PlannedRun, ...]:
@@ -69,9 +72,13 @@ def plan_runs(runs: Sequence[Run], store: StoreIdentity) -> tuple[PlannedRun, ..
     planned = []
     for run in runs:
         V = run.config.model.vocabulary_size or store.vocabulary_size
-        if V < store.vocabulary_size:
-            config_lib.refuse("model.vocabulary_size", V, f"the store {store.path} has token ids up to {store.vocabulary_size}")
-        flat = dataclasses.asdict(counts.count_parameters(run.config, V)) | dataclasses.asdict(counts.count_flops(run.config, V))
+        if store.vocabulary_size > V:
+            config_lib.refuse(
+                "model.vocabulary_size", V, f"the store {store.path} has token ids up to {store.vocabulary_size}"
+            )
+        flat = dataclasses.asdict(counts.count_parameters(run.config, V)) | dataclasses.asdict(
+            counts.count_flops(run.config, V)
+        )
         flat |= {"steps": run.config.steps, "vocabulary_size": V}
         hashed = config_hash(run.config, store.sha256, V)
         planned.append(PlannedRun(run.name, dict(run.overrides), run.config, flat, hashed))
@@ -107,7 +114,9 @@ class RunDir:
             except BlockingIOError:
                 if time.monotonic() >= until:
                     os.close(lock)
-                    raise WorkFailed(f"{self.name}: another process on this machine trains it; wait for it or stop it") from None
+                    raise WorkFailed(
+                        f"{self.name}: another process on this machine trains it; wait for it or stop it"
+                    ) from None
                 time.sleep(0.2)
 
     def is_locked(self) -> bool:
@@ -257,14 +266,14 @@ class Workdir:
         """Makes `manifest` the workdir's, or extends the one that is there; gives what then holds.
 
         A run that is there already must be the same run. With `whole` (a grid) every run that is there must be in the
-        new grid too; without (a single run) it joins the others. Raises UserError, naming the first run that differs."""
+        new grid too; without (a single run) it joins the others. UserError names the first run that differs."""
         old = self.manifest()
         if old is None:
             accepted = manifest
         else:
             if old.store.sha256 != manifest.store.sha256:
                 raise UserError(
-                    f"--workdir={self.path}: holds a sweep on another token store ({old.store.path}); choose another workdir"
+                    f"--workdir={self.path}: holds a sweep on another token store ({old.store.path}); choose another"
                 )
             new = {run.name: run for run in manifest.runs}
             for run in old.runs:
@@ -330,9 +339,11 @@ def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
     attempts = folder.attempts()
     last = attempts[-1] if attempts else {}
     steps = run.config.steps
-    step = int(beat.get("step", 0))
+    step = int(number(beat.get("step")) or 0)  # one mangled file must not hide the state of all other runs
 
-    def state(word: str, step: int = step, result: dict[str, Any] | None = None, sentence: str = last.get("sentence", "")) -> RunState:
+    def state(
+        word: str, step: int = step, result: dict[str, Any] | None = None, sentence: str = str(last.get("sentence", ""))
+    ) -> RunState:
         return RunState(run.name, word, step, steps, beat, result, len(attempts), sentence)
 
     try:
@@ -342,11 +353,12 @@ def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
     if result is not None:
         if result.get("status") not in ("done", "diverged"):
             return state("damaged", sentence=f"{folder.result_path}: is damaged (no status)")
-        return state(result["status"], step=int(result.get("steps", steps)), result=result)
+        ended = number(result.get("steps"))
+        return state(result["status"], step=steps if ended is None else int(ended), result=result)
     if not attempts:
         return state("queued")
     if "ended" in last:
         stopped = last.get("exit_code") == 75
         return state("queued" if stopped else "failed")
-    newest = max(beat.get("time", 0), last.get("began", 0))
+    newest = max(number(beat.get("time")) or 0, number(last.get("began")) or 0)
     return state("running" if now - newest < STALE_SECONDS else "stale")

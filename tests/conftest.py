@@ -25,7 +25,8 @@ def _compilation_cache(tmp_path_factory):
 
 
 def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
-    """The environment of a process that a test starts: as a user's, on the CPU, without what conftest sets for itself."""
+    """The environment of a process that a test starts: as a user's, on the CPU, without what conftest sets for
+    itself."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
     ours = ("JAX_NUMPY_RANK_PROMOTION", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     return {k: v for k, v in os.environ.items() if k not in ours} | {"XLA_FLAGS": flags} | extra
@@ -35,10 +36,14 @@ def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
 def verb() -> Callable[..., subprocess.CompletedProcess]:
     """verb("train", "--config=…", cwd=…, devices=1) -> the finished process, with its output as text."""
 
-    def run(*args: str, cwd: Path = ROOT, devices: int = 1, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess:
+    def run(
+        *args: str, cwd: Path = ROOT, devices: int = 1, timeout: float = 300, **extra: str
+    ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "moe_jax.cli", *map(str, args)]
         environment = child_environment(devices, **extra)
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
 
     return run
 

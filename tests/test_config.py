@@ -56,13 +56,20 @@ def test_a_wrong_value_gets_its_sentence(override, words):
 
 def test_expert_choice_groups_must_give_whole_sequences():
     with pytest.raises(UserError, match=r"group · K / E = 4 · 1 / 8 = 0.5"):
-        load("moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=4")
+        load(
+            "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=4"
+        )
 
 
 def test_both_forms_of_a_moe_layer_agree():
     by_rates = load("moe.granularity=4", "moe.active_rate=2").moe
     by_counts = load(
-        "moe.expansion_rate=None", "moe.granularity=None", "moe.active_rate=None", "moe.n_experts=32", "moe.top_k=8", "moe.d_expert=64"
+        "moe.expansion_rate=None",
+        "moe.granularity=None",
+        "moe.active_rate=None",
+        "moe.n_experts=32",
+        "moe.top_k=8",
+        "moe.d_expert=64",
     ).moe
     assert by_rates == by_counts
     assert (by_rates.n_experts, by_rates.top_k, by_rates.d_expert, by_rates.sparsity) == (32, 8, 64, 0.75)
@@ -74,7 +81,9 @@ def test_an_override_of_a_dense_model_is_refused():
     assert load("moe=None").moe is None
 
 
-@pytest.mark.parametrize("overrides", [(), ("moe=None",), ("moe.granularity=4", "optim.clip_norm=None", "train.tokens=1e6")])
+@pytest.mark.parametrize(
+    "overrides", [(), ("moe=None",), ("moe.granularity=4", "optim.clip_norm=None", "train.tokens=1e6")]
+)
 def test_a_config_survives_json(overrides):
     config = load(*overrides)
     assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
@@ -94,13 +103,15 @@ def test_a_missing_field_is_refused():
         ("def get_config(:\n", ["SyntaxError"]),
         ("x = 1\n", ["has no get_config"]),
         ("def get_config(arg=None):\n    return {}\n", ["must give a ConfigDict"]),
-        ("from configs import common\ndef get_config(arg=None):\n    return common.get_config()\ndef get_grid(arg=None):\n    return []\n",
+        ("from configs import common\nget_config = common.get_config\ndef get_grid(arg=None):\n    return []\n",
          ["get_grid() must give a list"]),
     ],
 )  # fmt: skip
 def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "common.py").write_bytes((Path(__file__).parent.parent / "configs" / "common.py").read_bytes())
+    (tmp_path / "configs" / "common.py").write_bytes(
+        (Path(__file__).parent.parent / "configs" / "common.py").read_bytes()
+    )
     file = tmp_path / "configs" / "broken.py"
     file.write_text(text)
     with pytest.raises(UserError) as e:
@@ -116,4 +127,7 @@ def test_config_flags_need_a_file_and_a_value():
         configfile.load([])
     with pytest.raises(UserError, match="=VALUE"):
         configfile.load(["--config=configs/common.py", "--config.seed"])
-    assert configfile.split(["--config", "a.py", "--workdir=w", "--config.seed=1"]) == (["--config=a.py", "--config.seed=1"], ["--workdir=w"])
+    assert configfile.split(["--config", "a.py", "--workdir=w", "--config.seed=1"]) == (
+        ["--config=a.py", "--config.seed=1"],
+        ["--workdir=w"],
+    )

@@ -30,7 +30,13 @@ def config(*overrides):
     [
         (),
         ("moe=None",),
-        ("moe.granularity=4", "moe.active_rate=2", "model.activation=swiglu", "model.norm=rmsnorm", "model.positions=rope"),
+        (
+            "moe.granularity=4",
+            "moe.active_rate=2",
+            "model.activation=swiglu",
+            "model.norm=rmsnorm",
+            "model.positions=rope",
+        ),
         ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=True", "model.n_blocks=3"),
         ("moe=None", "model.activation=swiglu"),
     ],
@@ -43,7 +49,9 @@ def test_counts_are_the_built_models(overrides):
     sizes = {".".join(map(str, path)): leaf.size for path, leaf in nnx.to_flat_state(nnx.state(model))}
     assert counted.n_total == sum(sizes.values())
     assert counted.n_router == sum(n for name, n in sizes.items() if "router" in name)
-    assert counted.n_embedding == sum(n for name, n in sizes.items() if name.startswith(("tokens", "positions", "head")))
+    assert counted.n_embedding == sum(
+        n for name, n in sizes.items() if name.startswith(("tokens", "positions", "head"))
+    )
     assert counted.n_norm == sum(n for name, n in sizes.items() if "norm" in name)
 
 
@@ -76,7 +84,9 @@ def test_flops_of_krajewski2024_table_2():
     blocks = round((100e6 / 12 / 64**2) ** (1 / 3))
     c = paper(64 * blocks, blocks, 8)
     per_token = counts.count_flops(c, 50_257, 1).flops_krajewski2024
-    scale = 100e6 / counts.count_parameters(c, 50_257).n_active_nonemb  # the paper's size need not be a whole number of blocks
+    scale = (
+        100e6 / counts.count_parameters(c, 50_257).n_active_nonemb
+    )  # the paper's size need not be a whole number of blocks
     assert per_token * scale * 4.37e9 == pytest.approx(2.95e18, rel=0.03)
 
 

@@ -1,4 +1,5 @@
-"""Grids are values: names tell runs apart and outlive an extension; hashes cover what defines a result and nothing else."""
+"""Grids are values: names tell runs apart and outlive an extension; hashes cover what defines a result and nothing
+else."""
 
 import pytest
 
@@ -15,9 +16,11 @@ def expand(*cells):
 def test_product_zip_and_chain():
     a, b = grid.axis("seed", [0, 1]), grid.axis("model.d_model", [16, 32])
     assert grid.product(a, b) == [
-        {"seed": 0, "model.d_model": 16}, {"seed": 0, "model.d_model": 32},
-        {"seed": 1, "model.d_model": 16}, {"seed": 1, "model.d_model": 32},
-    ]  # fmt: skip
+        {"seed": 0, "model.d_model": 16},
+        {"seed": 0, "model.d_model": 32},
+        {"seed": 1, "model.d_model": 16},
+        {"seed": 1, "model.d_model": 32},
+    ]
     assert grid.zipped(a, b) == [{"seed": 0, "model.d_model": 16}, {"seed": 1, "model.d_model": 32}]
     assert grid.chain(a, b) == a + b
     with pytest.raises(ValueError, match="shorter"):
@@ -39,8 +42,11 @@ def test_names_are_those_of_the_run_alone():
     (alone,) = expand(cell)
     extended = expand({"model.d_model": 16}, cell, {"moe": None}, {"seed": 7, "train.batch_sequences": 64})
     assert [run.name for run in extended] == [
-        "n6p1k-d384k-g1-s0", "n25k-d384k-g1-lr2p5e3-s0", "n98k-d384k-dense-s0", "n98k-d384k-g1-b64-s7",
-    ]  # fmt: skip
+        "n6p1k-d384k-g1-s0",
+        "n25k-d384k-g1-lr2p5e3-s0",
+        "n98k-d384k-dense-s0",
+        "n98k-d384k-g1-b64-s7",
+    ]
     assert alone == extended[1]
 
 
@@ -75,14 +81,28 @@ def test_the_hash_covers_what_defines_the_result():
 
     same = hashed()
     for field, value in [
-        ("mesh.data", 8), ("train.microbatches", 4), ("checkpoint.every_steps", 3), ("tensorboard", True), ("model.remat", True),
-        ("train.log_every_steps", 7), ("data.store", "elsewhere"), ("moe.n_experts", 8),
-    ]:  # fmt: skip
+        ("mesh.data", 8),
+        ("train.microbatches", 4),
+        ("checkpoint.every_steps", 3),
+        ("tensorboard", True),
+        ("model.remat", True),
+        ("train.log_every_steps", 7),
+        ("data.store", "elsewhere"),
+        ("moe.n_experts", 8),
+    ]:
         assert hashed((field, value)) == same, field
     for field, value in [
-        ("model.d_model", 32), ("moe", None), ("train.batch_sequences", 64), ("train.tokens", 1), ("optim.learning_rate", 1e-3),
-        ("eval.sequences", 8), ("model.compute_dtype", "bfloat16"), ("seed", 1), ("moe.capacity_factor", 2), ("train.loss_window", 7),
-    ]:  # fmt: skip
+        ("model.d_model", 32),
+        ("moe", None),
+        ("train.batch_sequences", 64),
+        ("train.tokens", 1),
+        ("optim.learning_rate", 1e-3),
+        ("eval.sequences", 8),
+        ("model.compute_dtype", "bfloat16"),
+        ("seed", 1),
+        ("moe.capacity_factor", 2),
+        ("train.loss_window", 7),
+    ]:
         assert hashed((field, value)) != same, field
     assert hashed(sha="b" * 64) != same
     assert hashed(V=300) != same

@@ -46,7 +46,10 @@ def run(overrides, kind, data, expert):
         def loss(params, x_BxSxd):
             nnx.replace_by_pure_dict(state, params)
             y_BxSxd, statistics = nnx.merge(graph, state)(x_BxSxd.astype(dtype))
-            return jnp.sum(y_BxSxd * seen_BxSxd) + 0.1 * statistics["balance"] + 0.1 * statistics["z"], (y_BxSxd, statistics)
+            return jnp.sum(y_BxSxd * seen_BxSxd) + 0.1 * statistics["balance"] + 0.1 * statistics["z"], (
+                y_BxSxd,
+                statistics,
+            )
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x_BxSxd)
 
@@ -86,7 +89,8 @@ def test_an_empty_expert_gets_no_gradient():
 @pytest.mark.parametrize("router", ["token choice", "heavy overflow", "expert choice"])
 @pytest.mark.parametrize(("data", "expert"), [(2, 4), (1, 8)])
 def test_slots_on_eight_devices_are_the_oracle(router, data, expert):
-    """Expert choice in groups of 8 sequences where a device holds 2: exchanged for positions, over `expert` or over both."""
+    """Expert choice in groups of 8 sequences where a device holds 2: exchanged for positions, over `expert` or over
+    both."""
     compare(ROUTERS[router], data=data, expert=expert)
 
 

@@ -99,6 +99,9 @@ def test_json_holds_what_the_table_shows(mixed_states, capsys):
         {"loss": "<b>", "tokens_per_second": "fast", "phase": ["x"]},
         {"loss": None, "tokens_per_second": 0},
         {"loss": float("inf"), "tokens_per_second": True},
+        {"step": "x"},
+        {"step": None, "time": None},
+        {"step": float("nan"), "time": "yesterday"},
     ],
 )
 def test_a_foreign_heartbeat_is_not_believed(tmp_path, capsys, beat):
@@ -107,8 +110,29 @@ def test_a_foreign_heartbeat_is_not_believed(tmp_path, capsys, beat):
     (folder.path / "heartbeat.json").write_text(json.dumps({"step": 3, "time": time.time()} | beat))
     line = status.snapshot(work).lines[0]
     assert (line.state, line.train_loss, line.seconds_left) == ("running", None, None)
+    assert line.step == (0 if "step" in beat else 3)
     assert status.main(["--workdir", str(work.path)]) == 0
     assert planned[0].name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "state"),
+    [
+        ("attempts/1.json", {"began": "x"}, "stale"),
+        ("attempts/1.json", {"began": 1, "ended": 2, "exit_code": "x", "sentence": 5}, "failed"),
+        ("result.json", {"status": "diverged", "steps": None}, "diverged"),
+        ("result.json", {"status": "done", "steps": "x"}, "done"),
+        ("result.json", {"status": "done", "steps": float("inf")}, "done"),
+    ],
+)
+def test_a_mangled_file_hides_no_other_run(tmp_path, capsys, file, content, state):
+    work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], granularities=[1]))
+    folder, _ = synthetic.begin(work, planned[0])
+    (folder.path / file).write_text(json.dumps(content))
+    synthetic.finish(work, planned[1])
+    assert [line.state for line in status.snapshot(work).lines] == [state, "done", "queued"]
+    assert status.main(["--workdir", str(work.path)]) == 0
+    assert "3 runs: " in capsys.readouterr().out
 
 
 def test_watch_ends_when_no_run_is_waited_for(tmp_path, capsys):

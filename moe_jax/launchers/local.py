@@ -54,7 +54,8 @@ class LocalLauncher:
             self._stop_children()
             done = sum(s.result is not None for s in self._states())
             raise errors.Stopped(
-                f"stopped with {done} of {len(self._runs)} runs done; what was running is saved, the same command goes on there"
+                f"stopped with {done} of {len(self._runs)} runs done; what was running is saved, "
+                "the same command goes on there"
             ) from None
         finally:
             for number, handler in old.items():
@@ -96,7 +97,7 @@ class LocalLauncher:
         self._tried.add(run.name)
         folder.create()
         log_path = Path(folder.log) if "://" not in str(folder.log) else Path(tempfile.mkdtemp()) / "log.txt"
-        log = open(log_path, "ab")
+        log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
         command = [
             sys.executable, "-m", "moe_jax.train", f"--workdir={self._workdir.path}", f"--run={run.name}",
             f"--heartbeat_seconds={_HEARTBEAT_SECONDS}", "--stop_with_parent",
@@ -136,7 +137,9 @@ class LocalLauncher:
             self._display.update(child.run.name, int(beat.get("step") or 0), child.run.config.steps, describe(beat))
         done = sum(s.result is not None for s in states.values())
         failed = sum(s.state == "failed" for s in states.values())
-        self._display.update("grid", done, len(self._runs), self._remaining(states, done - at_start, failed), now=done == len(self._runs))
+        self._display.update(
+            "grid", done, len(self._runs), self._remaining(states, done - at_start, failed), now=done == len(self._runs)
+        )
 
     def _remaining(self, states: dict[str, RunState], new: int, failed: int) -> str:
         """Time left by FLOPs, the only thing that is known of runs that have not begun."""
@@ -148,7 +151,8 @@ class LocalLauncher:
         spent = {c.run.name for c in self._children} | self._tried
         done_flops = sum(flops[n] for n in self._tried if states[n].result is not None)
         left_flops = sum(f for n, f in flops.items() if states[n].result is None and n not in spent) + sum(
-            flops[c.run.name] * (1 - int((c.folder.heartbeat() or {}).get("step") or 0) / c.run.config.steps) for c in self._children
+            flops[c.run.name] * (1 - int((c.folder.heartbeat() or {}).get("step") or 0) / c.run.config.steps)
+            for c in self._children
         )
         return f"{text}, about {duration(seconds * left_flops / done_flops)} left" if done_flops else text
 

@@ -1,8 +1,8 @@
 """Causal multi-head self-attention.
 
-    B  sequences    H   heads
-    S  positions    Dh  d_model / heads
-    d  d_model
+B  sequences    H   heads
+S  positions    Dh  d_model / heads
+d  d_model
 """
 
 import jax

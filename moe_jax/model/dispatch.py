@@ -105,7 +105,11 @@ def _combine_rows_bwd(saved, d_y_Nxd):
     out_Rxd, weight_NxK, token_R, row_NxK = saved
     # The weight of a row is that of its one assignment: scattered as numbers, R of them, not as rows of d.
     R = out_Rxd.shape[0]
-    weight_R = jnp.zeros(R, weight_NxK.dtype).at[row_NxK.reshape(-1)].set(weight_NxK.reshape(-1), mode="drop", unique_indices=False)
+    weight_R = (
+        jnp.zeros(R, weight_NxK.dtype)
+        .at[row_NxK.reshape(-1)]
+        .set(weight_NxK.reshape(-1), mode="drop", unique_indices=False)
+    )
     d_out_Rxd = (_take(d_y_Nxd, token_R) * weight_R[:, None]).astype(out_Rxd.dtype)
     d_weight_NxK = jnp.einsum("Nd,NKd->NK", d_y_Nxd, _take(out_Rxd, row_NxK).astype(d_y_Nxd.dtype))
     return d_out_Rxd, d_weight_NxK, None, None

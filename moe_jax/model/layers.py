@@ -1,7 +1,7 @@
 """Parameters, norms and the dense feed-forward.
 
-    B  sequences of the batch      d  d_model
-    S  positions                   f  d_ff
+B  sequences of the batch      d  d_model
+S  positions                   f  d_ff
 """
 
 import jax
@@ -17,8 +17,11 @@ def parameter_dtype(config: ModelConfig) -> jnp.dtype:
     return jnp.promote_types(jnp.float32, config.compute_dtype)
 
 
-def weight(config: ModelConfig, key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int) -> nnx.Param:
-    """Truncated normal with std = sqrt(init_scale / fan_in), cut at ±2 init_scale (krajewski2024's code; Switch's scale)."""
+def weight(
+    config: ModelConfig, key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int
+) -> nnx.Param:
+    """Truncated normal with std = sqrt(init_scale / fan_in), cut at ±2 init_scale (krajewski2024's code; Switch's
+    scale)."""
     std = (config.init_scale / fan_in) ** 0.5
     cut = 2 * config.init_scale / std
     values = std * jax.random.truncated_normal(key, -cut, cut, shape, jnp.float32)

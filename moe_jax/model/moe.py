@@ -1,7 +1,8 @@
 """The MoE layer: route, dispatch, experts, combine, in one shard_map, so that a run means the same on every mesh.
 
 Routing groups are whole sequences (token choice), or so many sequences at one position (expert choice), by the config
-alone. Where a device holds too few sequences for whole expert-choice groups, it exchanges sequences for positions first.
+alone. Where a device holds too few sequences for whole expert-choice groups, it exchanges sequences for positions
+first.
 
     B  sequences on this device   E  experts on this device     G  routing groups
     S  positions                  f  d_expert                   T  tokens of a group
@@ -38,9 +39,12 @@ class MoeLayer(nnx.Module):
             self.norm = Norm(m)
 
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction, max_over_mean_load."""
+        """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction,
+        max_over_mean_load."""
         experts_spec = P(EXPERT) if self.config.moe.dispatch == "slots" else P()
-        weights = [self.w_in_Exdxf[...], self.w_out_Exfxd[...]] + ([self.w_gate_Exdxf[...]] if self.config.model.gated else [])
+        weights = [self.w_in_Exdxf[...], self.w_out_Exfxd[...]] + (
+            [self.w_gate_Exdxf[...]] if self.config.model.gated else []
+        )
         weights = [w.astype(x_BxSxd.dtype) for w in weights]
         layer = jax.shard_map(
             self._local,

@@ -1,9 +1,9 @@
 """Routers: logits of one routing group in, who goes where out. Pure, at least float32, no mesh.
 
-    G  routing groups              E  experts
-    T  tokens of a group           K  experts a token chooses (token choice)
-    A  assignments of a group, T·K, token-major
-    C  slots of an expert for one group: its capacity
+G  routing groups              E  experts
+T  tokens of a group           K  experts a token chooses (token choice)
+A  assignments of a group, T·K, token-major
+C  slots of an expert for one group: its capacity
 """
 
 import jax
@@ -17,7 +17,8 @@ from moe_jax.config import MoeConfig
 class Routing:
     """Which token sits in which slot, and with what weight it comes back.
 
-    Token choice knows both directions, slot -> token and assignment -> slot, so that both passes of dispatch and combine
+    Token choice knows both directions, slot -> token and assignment -> slot, so that both passes of dispatch and
+    combine
     can gather. With expert choice a token may be in any number of slots; there the second direction is None.
     """
 
@@ -46,7 +47,8 @@ def route(config: MoeConfig, logits_GxTxE: jax.Array, capacity: int) -> Routing:
 def token_choice(logits_GxTxE: jax.Array, k: int, capacity: int, softmax: str) -> Routing:
     """Each token takes its k best experts; an expert takes the first `capacity` that ask, token-major.
 
-    `softmax` is before_top_k (weights are shares of all experts, not renormalised) or after_top_k (shares of the chosen).
+    `softmax` is before_top_k (weights are shares of all experts, not renormalised) or after_top_k (shares of the
+    chosen).
     Ties go to the lower expert. The load-balancing loss is Switch's E Σ_e f_e P_e with f_e the share of assignments
     (Fedus et al. 2021, eq. 4, over k): 1 when balanced, E when all go to one expert."""
     _, T, E = logits_GxTxE.shape
@@ -89,7 +91,8 @@ def _fill_slots(expert_TxK: jax.Array, E: int, C: int) -> tuple[jax.Array, jax.A
 
 
 def expert_choice(logits_GxTxE: jax.Array, capacity: int, softmax: str) -> Routing:
-    """Each expert takes its `capacity` best tokens of the group (Zhou et al. 2022; krajewski2024 softmaxes over experts).
+    """Each expert takes its `capacity` best tokens of the group (Zhou et al. 2022; krajewski2024 softmaxes over
+    experts).
 
     Weights are the router's values, not renormalised. Ties go to the lower token."""
     E = logits_GxTxE.shape[-1]

@@ -1,8 +1,8 @@
 """The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth.
 
-    B  sequences of the batch     d  d_model
-    S  positions                  V  vocabulary
-    L  blocks
+B  sequences of the batch     d  d_model
+S  positions                  V  vocabulary
+L  blocks
 """
 
 import jax
@@ -17,7 +17,8 @@ from moe_jax.sharding import Layout
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)); the feed-forward is a MoE layer unless the run is dense."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)); the feed-forward is a MoE layer unless the run is
+    dense."""
 
     def __init__(self, config: Config, layout: Layout, key: jax.Array):
         k_attention, k_ff = jax.random.split(key)
@@ -91,6 +92,9 @@ class Transformer(nnx.Module):
             hit_BxC = jnp.take_along_axis(logits_BxCxV, target_BxC[..., None], axis=-1)[..., 0]
             return None, jax.nn.logsumexp(logits_BxCxV, axis=-1) - hit_BxC
 
-        parts = (x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1), targets_BxS.reshape(B, S // step, step).swapaxes(0, 1))
+        parts = (
+            x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1),
+            targets_BxS.reshape(B, S // step, step).swapaxes(0, 1),
+        )
         _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
         return loss_NxBxC.swapaxes(0, 1).reshape(B, S), statistics

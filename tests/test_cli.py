@@ -1,0 +1,90 @@
+"""The frame around the verbs: help that is instant, sentences, exit codes."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from moe_jax import cli, command, errors
+from tests.conftest import ROOT, child_environment
+
+HEAVY = ("jax", "numpy", "tensorflow", "seqio", "pandas", "matplotlib", "rich", "ml_collections", "absl")
+
+
+def test_help_imports_nothing_heavy():
+    code = f"""
+import sys
+sys.argv = ["moe-jax", "--help"]
+from moe_jax import cli
+try:
+    cli.main()
+except SystemExit as e:
+    assert e.code == 0
+print([m for m in {HEAVY!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(verb in done.stdout for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_every_verb_has_help(verb, name):
+    done = verb(name, "--help")
+    assert done.returncode == 0 and f"usage: moe-jax {name}" in done.stdout
+
+
+def test_a_verb_is_a_module_too():
+    command_line = [sys.executable, "-m", "moe_jax.train", "--help"]
+    done = subprocess.run(command_line, cwd=ROOT, env=child_environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "--workdir" in done.stdout and "--config.FIELD" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "usage"),
+        (("fly",), "there is no verb 'fly'"),
+        (("train", "--workdir=w"), "give a config file"),
+        (("train", "--config=configs/common.py"), "--workdir"),
+        (("train", "--config=configs/common.py", "--workdir=w", "--nonsense=1"), "--nonsense=1"),
+        (
+            ("train", "--config=configs/common.py", "--workdir=w", "--config.moe.granularty=4"),
+            "did you mean config.moe.granularity?",
+        ),
+        (
+            ("train", "--config=configs/common.py", "--workdir=w", "--config.data.store=nowhere"),
+            "moe-jax prepare --config=configs/common.py",
+        ),
+        (("train", "--run=a", "--workdir=w"), "holds no sweep"),
+        (
+            ("sweep", "--config=configs/smoke.py:huge", "--workdir=w"),
+            "the argument 'huge' is not known; it can be tiny",
+        ),
+        (("sweep", "--config=configs/smoke.py", "--workdir=w", "--jobs=0"), "--jobs=0: must be at least 1"),
+    ],
+)
+def test_bad_flags_get_a_sentence_and_code_2(verb, args, words):
+    done = verb(*args)
+    assert done.returncode == errors.BAD_INPUT
+    assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_how_a_verb_ends_is_its_exit_code(capsys):
+    def raising(e):
+        def main(argv):
+            raise e
+
+        return command.run(main, [])
+
+    assert command.run(lambda argv: None, []) == errors.DONE
+    assert raising(errors.UserError("bad")) == errors.BAD_INPUT
+    assert raising(errors.WorkFailed("failed")) == errors.FAILED
+    assert raising(errors.Stopped("stopped")) == errors.STOPPED
+    assert raising(KeyboardInterrupt()) == errors.STOPPED
+    assert raising(OSError(errno.ENOSPC, "No space left", "w/x")) == errors.FAILED
+    assert raising(OSError(errno.EROFS, "Read-only", "w/x")) == errors.FAILED
+    said = capsys.readouterr().err
+    assert "the disk is full at w/x" in said and "read-only at w/x" in said and "Traceback" not in said
+    with pytest.raises(ZeroDivisionError):  # a bug is not dressed up as the user's mistake
+        raising(ZeroDivisionError())

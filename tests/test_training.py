@@ -1,0 +1,205 @@
+"""A run that is stopped, killed or damaged anywhere ends with the bits of the run that never was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from moe_jax import configfile, errors, planning, training
+from moe_jax.workdir import Workdir
+from tests.conftest import ROOT, child_environment
+
+# Times, rates and attempts differ from start to start; nothing else may.
+DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu"}
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def flags(byte_store):
+    return [
+        "--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--config.train.tokens={STEPS * 256}",
+        "--config.checkpoint.every_steps=4", "--config.eval.every_steps=8",
+    ]  # fmt: skip
+
+
+def go(flags, path, on_step=lambda beat: None, say=print):
+    """Trains in this process, on its eight devices."""
+    workdir = Workdir(str(path))
+    manifest, runs, store = planning.enter(configfile.load(flags), workdir, whole_grid=False)
+    folder = workdir.run_dir(runs[0].name)
+    return folder, training.train(
+        manifest.runs[0], folder, store, manifest.store, training.Options(say=say, on_step=on_step)
+    )
+
+
+def outcome(folder):
+    """What a run leaves, without what may differ: result, metrics, and the digests of its last checkpoint's arrays."""
+    result = {k: v for k, v in folder.result().items() if k not in DIFFERENT}
+    metrics = [{k: v for k, v in line.items() if k not in DIFFERENT} for line in folder.read_metrics()]
+    return json.dumps([result, metrics], sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags, tmp_path_factory):
+    folder, result = go(flags, tmp_path_factory.mktemp("undisturbed"))
+    assert result["status"] == "done" and result["steps"] == STEPS and result["tokens"] == STEPS * 256
+    return folder
+
+
+def test_what_a_run_leaves(undisturbed):
+    result, run, metrics = undisturbed.result(), undisturbed.run(), undisturbed.read_metrics()
+    assert [m["step"] for m in metrics] == list(range(STEPS))
+    assert [m["tokens"] for m in metrics] == [256 * (s + 1) for s in range(STEPS)]
+    assert all({"loss", "learning_rate", "dropped_fraction", "gradient_norm"} <= m.keys() for m in metrics)
+    assert [m["step"] for m in metrics if "eval_loss" in m] == [7, 15]
+    assert metrics[-1]["eval_loss"] == result["eval_loss"]
+    assert result["train_loss"] == pytest.approx(np.mean([m["loss"] for m in metrics[-4:]]), rel=1e-6)
+    assert result["bits_per_byte"] == pytest.approx(
+        result["eval_loss"] / np.log(2), rel=0.01
+    )  # bytes, and a few document ends
+    assert {"train", "eval", "checkpoint", "compile", "data"} == result["times"].keys()
+    assert (
+        run["config_hash"] == result["config_hash"] and run["versions"]["jax"] and run["counts"]["n_total_nonemb"] > 0
+    )
+    assert undisturbed.heartbeat()["phase"] == "done"
+    assert [a["exit_code"] for a in undisturbed.attempts()] == [0]
+
+
+def test_a_finished_run_is_a_no_op(undisturbed, flags):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*") if p.is_file()}
+    go(flags, undisturbed.path.parent.parent, on_step=lambda beat: pytest.fail("trained again"))
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 8, 11])
+def test_stopped_and_started_again_gives_the_same_bits(undisturbed, flags, tmp_path, stop_at):
+    def stop(beat):
+        if beat["step"] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(errors.Stopped, match="stopped at step"):
+        go(flags, tmp_path, on_step=stop)
+    folder, _ = go(flags, tmp_path)
+    assert outcome(folder) == outcome(undisturbed)
+    assert [a["exit_code"] for a in folder.attempts()] == [75, 0]
+
+
+def test_a_crash_and_a_damaged_checkpoint_give_the_same_bits(undisturbed, flags, tmp_path):
+    def crash(beat):
+        if beat["step"] == 14:
+            raise RuntimeError("pulled the plug")
+
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        go(flags, tmp_path, on_step=crash)
+    (folder_path,) = (tmp_path / "runs").iterdir()
+    newest = max((folder_path / "checkpoints").glob("*.sha256.json"), key=lambda p: int(p.name.split(".")[0]))
+    array = max((folder_path / "checkpoints" / newest.name.split(".")[0]).rglob("*"), key=lambda p: p.stat().st_size)
+    data = bytearray(array.read_bytes())
+    data[len(data) // 3] ^= 16
+    array.write_bytes(data)
+    said = []
+    folder, _ = go(flags, tmp_path, say=said.append)
+    assert any("has changed" in s for s in said)
+    assert outcome(folder) == outcome(undisturbed)
+    assert "pulled the plug" in folder.attempts()[0]["sentence"]
+
+
+def test_a_damaged_result_is_made_again(undisturbed, flags, tmp_path):
+    folder, _ = go(flags, tmp_path)
+    folder.result_path.write_bytes(folder.result_path.read_bytes()[:-30])
+    said = []
+    folder, _ = go(flags, tmp_path, say=said.append, on_step=lambda beat: pytest.fail("trained again"))
+    assert any("set aside" in s for s in said) and list(folder.path.glob("result.json.damaged-*"))
+    assert outcome(folder) == outcome(undisturbed)
+
+
+def test_lost_metrics_are_said(flags, tmp_path):
+    def crash(beat):
+        if beat["step"] == 10:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        go(flags, tmp_path, on_step=crash)
+    (metrics,) = tmp_path.glob("runs/*/metrics.jsonl")
+    metrics.write_bytes(b"not json\n" + metrics.read_bytes())
+    said = []
+    go(flags, tmp_path, say=said.append)
+    assert any("8 logged steps are lost" in s for s in said)
+
+
+def test_a_loss_that_is_not_finite_is_a_result(flags, tmp_path):
+    folder, result = go([*flags, "--config.optim.learning_rate=1e30", "--config.optim.clip_norm=None"], tmp_path)
+    assert result["status"] == "diverged" and result["eval_loss"] is None and result["train_loss"] is None
+    assert result["diverged_step"] == result["steps"] < STEPS
+    assert [a["exit_code"] for a in folder.attempts()] == [errors.DIVERGED]
+    assert go([*flags, "--config.optim.learning_rate=1e30", "--config.optim.clip_norm=None"], tmp_path)[1] == result
+
+
+def test_more_tokens_than_the_store_holds_are_refused(flags, tmp_path):
+    with pytest.raises(errors.UserError, match=r"is more than the .* tokens .* holds .* data.repeat=True"):
+        go([*flags, "--config.train.tokens=1e9"], tmp_path)
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_tensorboard_files_are_written_without_tensorflow(flags, tmp_path):
+    folder, _ = go([*flags, "--config.tensorboard=True", "--config.train.tokens=1024"], tmp_path)
+    (events,) = (folder.path / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+    assert "tensorflow" not in sys.modules
+
+
+def child(flags, path):
+    command = [sys.executable, "-m", "moe_jax.train", *flags, f"--workdir={path}", "--heartbeat_seconds=0.5"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=child_environment(8), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_killed_and_started_again_gives_the_same_result(flags, tmp_path):
+    """Two real processes; the first is killed with SIGKILL once it has a checkpoint."""
+    longer = [*flags, "--config.train.tokens=25600", "--config.eval.every_steps=40"]
+    alone = child(longer, tmp_path / "alone")
+    first = child(longer, tmp_path / "killed")
+    wait_for(lambda: list((tmp_path / "killed").glob("runs/*/checkpoints/*.sha256.json")) or first.poll() is not None)
+    first.kill()
+    first.communicate()
+    assert not list((tmp_path / "killed").glob("runs/*/result.json"))
+    second = child(longer, tmp_path / "killed")
+    said = second.communicate()[0]
+    assert second.returncode == 0 and "goes on at step" in said, said
+    assert alone.wait() == 0
+    folders = [Workdir(str(tmp_path / w)).run_dir(second_name(tmp_path / w)) for w in ("alone", "killed")]
+    assert outcome(folders[0]) == outcome(folders[1])
+    alone.stdout.close()
+
+
+def second_name(path):
+    (run,) = (path / "runs").iterdir()
+    return run.name
+
+
+def test_sigterm_ends_with_75_and_the_state_saved(flags, tmp_path):
+    process = child([*flags, "--config.train.tokens=2e6", "--config.checkpoint.every_steps=None"], tmp_path)
+    wait_for(
+        lambda: (
+            any('"training"' in p.read_text() for p in tmp_path.glob("runs/*/heartbeat.json"))
+            or process.poll() is not None
+        )
+    )
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == errors.STOPPED, said
+    assert "stopped at step" in said and "Traceback" not in said
+    assert len(list(tmp_path.glob("runs/*/checkpoints/*.sha256.json"))) == 1

@@ -1,0 +1,138 @@
+"""The workdir takes the same sweep and its extensions, refuses another, and never believes a damaged file."""
+
+import json
+import time
+
+import pytest
+
+from moe_jax import configfile, files, grid
+from moe_jax.errors import UserError, WorkFailed
+from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs, state_of
+
+STORE = StoreIdentity("stores/x", "a" * 64, 259)
+BASE = configfile.load(["--config=configs/common.py"]).base.to_dict()
+
+
+def manifest(*cells, store=STORE):
+    return Manifest("s000000", "--config=x.py", store, plan_runs(grid.expand(BASE, list(cells)), store))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return Workdir(str(tmp_path / "w"))
+
+
+def test_a_manifest_survives_the_disk(workdir):
+    accepted = workdir.accept(manifest({}, {"moe": None}, {"moe.granularity": 4}), whole=True)
+    assert workdir.manifest() == accepted
+    assert workdir.manifest().run("n98k-d384k-dense-s0").config.moe is None
+
+
+def test_the_same_grid_and_an_extension_are_taken(workdir):
+    workdir.accept(manifest({}), whole=True)
+    before = (workdir.path / "sweep.json").read_bytes()
+    workdir.accept(manifest({}), whole=True)
+    assert (workdir.path / "sweep.json").read_bytes() == before
+    extended = workdir.accept(manifest({"seed": 1}, {}), whole=True)
+    assert [r.name for r in extended.runs] == ["n98k-d384k-g1-s0", "n98k-d384k-g1-s1"]
+    joined = workdir.accept(manifest({"seed": 2}), whole=False)
+    assert len(joined.runs) == 3
+
+
+def test_another_grid_is_refused_with_the_first_run_that_differs(workdir):
+    workdir.accept(manifest({}, {"seed": 1}), whole=True)
+    with pytest.raises(UserError, match=r"n98k-d384k-g1-s1 is not in this grid"):
+        workdir.accept(manifest({}), whole=True)
+    with pytest.raises(UserError, match=r"s0 has another config \(config.optim.eps = 1e-08 there, 1e-06 here\)"):
+        workdir.accept(manifest({"optim.eps": 1e-6, "name": "n98k-d384k-g1-s0"}), whole=False)
+    with pytest.raises(UserError, match="another token store"):
+        workdir.accept(manifest({}, store=StoreIdentity("stores/x", "b" * 64, 259)), whole=True)
+    assert len(workdir.manifest().runs) == 2
+
+
+def test_a_vocabulary_smaller_than_the_stores_is_refused():
+    with pytest.raises(UserError, match="token ids up to 259"):
+        manifest({"model.vocabulary_size": 100})
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"{}", b'{"runs": 3}', b"\xff\xfe\x00"])
+def test_a_damaged_manifest_is_refused(workdir, damage):
+    workdir.accept(manifest({}), whole=True)
+    (workdir.path / "sweep.json").write_bytes(damage)
+    with pytest.raises(files.DamagedFile, match="damaged"):
+        workdir.manifest()
+
+
+def test_torn_metrics_end_the_list(workdir):
+    folder = workdir.run_dir("a")
+    folder.create()
+    folder.write_metrics([{"step": s, "loss": 1.0} for s in (0, 5, 10)])
+    whole = folder.metrics.read_bytes()
+    assert [m["step"] for m in folder.read_metrics()] == [0, 5, 10]
+    for cut in range(len(whole)):
+        folder.metrics.write_bytes(whole[:cut])
+        steps = [m["step"] for m in folder.read_metrics()]
+        assert steps == [0, 5, 10][: len(steps)] and len(steps) >= whole[:cut].count(b"\n")
+    folder.metrics.write_bytes(whole + whole)  # a step is there once
+    assert [m["step"] for m in folder.read_metrics()] == [0, 5, 10]
+
+
+def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = files.epath.Path(tmp_path / "x.json")
+    files.write_json(path, {"a": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_states(workdir):
+    run = workdir.accept(manifest({}), whole=True).runs[0]
+    folder = workdir.run_dir(run.name)
+
+    def state():
+        return state_of(run, folder, time.time())
+
+    assert state().state == "queued"
+    folder.create()
+    number = folder.begin_attempt()
+    assert state().state == "running"
+    assert state_of(run, folder, time.time() + 600).state == "stale"
+    folder.end_attempt(number, 75, "stopped")
+    assert state().state == "queued"
+    folder.end_attempt(number, 1, "this comes too late")
+    assert state().state == "queued"
+    folder.end_attempt(folder.begin_attempt(), -9, "killed")
+    assert (state().state, state().sentence, state().attempts) == ("failed", "killed", 2)
+    (folder.path / "attempts" / "3.json").write_text("{")
+    assert state().attempts == 3
+    folder.result_path.write_text('{"status": "do')
+    assert state().state == "damaged"
+    folder.write_result({"status": "diverged", "steps": 7})
+    assert (state().state, state().step) == ("diverged", 7)
+
+
+def test_one_process_at_a_time_trains_a_run(workdir):
+    folder = workdir.run_dir("a")
+    assert not folder.is_locked()
+    folder.create()
+    lock = folder.lock(0)
+    assert folder.is_locked()
+    with pytest.raises(WorkFailed, match="another process"):
+        folder.lock(0.3)
+    files.os.close(lock)
+    assert not folder.is_locked()
+
+
+def test_a_run_is_moved_aside_whole(workdir):
+    folder = workdir.run_dir("a")
+    assert workdir.set_run_aside("a") is None
+    folder.create()
+    folder.write_result({"status": "done"})
+    aside = workdir.set_run_aside("a")
+    assert not folder.path.exists() and json.loads((aside / "result.json").read_text()) == {"status": "done"}
