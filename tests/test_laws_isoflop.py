@@ -1,0 +1,82 @@
+"""Iso-FLOP parabolas and surfaces: optima of a known law come back, maxima and ends of the data are no optima."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_jax import errors, laws
+from moe_jax.laws import isoflop
+from tests.test_laws_fitting import REFERENCE, needs_reference
+
+
+def budgets_of(law, budgets, sizes, noise=0.0):
+    """Runs at N = optimum × sizes for each budget under a chinchilla law, C = 6ND."""
+    plans = laws.optimum(law, budgets)
+    N = np.concatenate([p.values["n_total"] * np.asarray(sizes) for p in plans])
+    C = np.repeat(budgets, len(sizes))
+    loss = law.loss_at({"N": N, "D": C / (6 * N)}) + noise * np.random.default_rng(0).standard_normal(len(N))
+    return N, C / (6 * N), C, loss
+
+
+def test_parabolas_find_the_optimum_of_a_known_law():
+    law, budgets = laws.published("chinchilla", "besiroglu2024"), [6e18, 1e20, 3e21]
+    found = isoflop.parabolas(*budgets_of(law, budgets, np.geomspace(0.6, 1.6, 7)), samples=0)
+    exact = [p.values["n_total"] for p in laws.optimum(law, budgets)]
+    assert found.table["usable"].all()
+    assert found.table["N"].to_numpy() == pytest.approx(exact, rel=0.03)
+    assert (6 * found.table["N"] * found.table["tokens"]).to_numpy() == pytest.approx(budgets)
+    assert found.exponent == pytest.approx(0.3658 / (0.3478 + 0.3658), abs=0.005)  # beta / (alpha + beta)
+    assert np.isnan(found.interval).all()
+
+
+@needs_reference
+def test_approach_2_on_hoffmann_s_points():
+    """Hoffmann et al. print .49 with 80% within (.462, .534)."""
+    points = pd.read_csv(REFERENCE / "chinchilla_epoch.csv").sort_values("loss").iloc[:-5]
+    N, C = points["Model Size"].to_numpy(), points["Training FLOP"].to_numpy()
+    budgets = [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
+    found = isoflop.parabolas(
+        N, C / (6 * N), C, points["loss"].to_numpy(), budgets=budgets, tolerance=0.15, samples=200
+    )
+    assert len(found.table) == 9 and found.table["usable"].all()
+    assert 0.462 < found.interval[0] < found.exponent < found.interval[1] < 0.534
+
+
+def test_a_maximum_or_an_end_of_the_data_is_no_optimum():
+    N = np.tile(np.geomspace(1e8, 1e9, 5), 3)
+    x = np.log(N) - np.log(3e8)
+    flops = np.repeat([1e18, 1e19, 1e20], 5)
+    loss = np.select([flops == 1e18, flops == 1e19], [3 - x**2, 3 + (x - 9) ** 2], 3 + x**2)
+    found = isoflop.parabolas(N, flops / (6 * N), flops, loss, samples=5)
+    assert found.table["usable"].tolist() == [False, False, True]
+    assert found.table["N"][2] == pytest.approx(3e8)
+    assert np.isnan(found.exponent)
+    with pytest.raises(errors.UserError, match="no budget has runs of three sizes"):
+        isoflop.parabolas(N[:2], N[:2], flops[:2], loss[:2])
+
+
+def planted_surface(noise):
+    N, S = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 1e10, 7), [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98]))
+    n, s = np.log(N), -np.log1p(-S)
+    loss = 40 - 3.55 * n + 0.085 * n**2 + 0.9 * s + 0.05 * s**2 - 0.05 * n * s + 2e-5 * (n * s) ** 2
+    return N, S, loss + noise * np.random.default_rng(0).standard_normal(len(N))
+
+
+def test_a_surface_of_degree_two_is_recognised():
+    N, S, loss = planted_surface(noise=0.002)
+    found = isoflop.surface(N, S, loss)
+    assert found.degrees == (2, 2, 2)
+    assert found.rmse_cv < 0.003 and found.correlation_cv > 0.99
+    _, _, truth = planted_surface(noise=0)
+    assert np.abs(found.loss(N, S) - truth).max() < 0.005
+
+
+def test_surfaces_give_the_best_size_only_inside_the_data():
+    N, S, loss = planted_surface(noise=0)
+    found = isoflop.surface(N, S, loss)
+    s = np.log(2)  # S = .5
+    n_best = (3.55 + 0.05 * s) / (2 * 0.085 + 2 * 2e-5 * s**2)  # where the derivative in n is zero
+    assert found.best_size([0.5], 1e8, 1e10)[0] == pytest.approx(np.exp(n_best), rel=0.01)
+    assert np.isnan(found.best_size([0.5], 1e8, 2e8)[0])
+    with pytest.raises(errors.UserError, match="5 runs of this budget cannot carry"):
+        isoflop.surface(N[:5], S[:5], loss[:5])
