@@ -11,6 +11,7 @@ from etils import epath
 from moe_jax.errors import UserError
 from moe_jax.figures import LABELS, Comparison
 from moe_jax.findings import AXES
+from moe_jax.results import COLUMNS
 
 if TYPE_CHECKING:
     from moe_jax.laws import Law
@@ -42,9 +43,10 @@ def check(path: epath.Path, results_csv: bytes) -> CheckedLaw | None:
             "The law was fitted to another results.csv than these runs give now; moe-jax collect and moe-jax fit bring "
             "it up to date."
         )
-    drawable = law.loss == "eval_loss"
+    drawable = law.loss == "eval_loss" and set(law.columns.values()) <= set(COLUMNS)
     if not drawable:
-        remarks.append(f"The law is one of {law.loss}, so it is not drawn through the held-out losses.")
+        of = ", ".join(f"{symbol} = {column}" for symbol, column in law.columns.items())
+        remarks.append(f"The law is one of {law.loss} over {of}; it is not drawn through the held-out losses.")
     comparison = None
     try:
         comparison = _compare(law, results_csv)
@@ -54,15 +56,12 @@ def check(path: epath.Path, results_csv: bytes) -> CheckedLaw | None:
 
 
 def _compare(law: "Law", results_csv: bytes) -> Comparison:
-    """The same rows, drops and hold-outs as the fit's. Raises UserError where the rows lack what the law needs."""
+    """The same rows and hold-outs as the fit's. Raises UserError where the rows lack what the law needs."""
     import pandas as pd
 
-    from moe_jax.laws import Split, rows
+    from moe_jax import laws
 
-    table = pd.read_csv(io.BytesIO(results_csv), skipinitialspace=True)
-    used = rows.select(table, law.form, law.loss, dict(law.columns))
-    split = Split(**{name: str(law.objective.get(name, "")) for name in ("drop", "holdout")})
-    used, held_out, _ = split.apply(used)
+    used, held_out = laws.rows_of(law, pd.read_csv(io.BytesIO(results_csv), skipinitialspace=True))
     return Comparison(
         measured=used.losses,
         predicted=law.loss_at(used.columns),

@@ -124,6 +124,28 @@ def test_a_law_of_other_runs_is_said_to_be_so(fitted, tmp_path):
     assert "fitted to another results.csv than these runs give now" in read_page(work).text
 
 
+@pytest.mark.parametrize(
+    ("options", "drawn", "compared"),
+    [
+        ({"where": "granularity == 1", "law": "chinchilla"}, True, 9),
+        ({"loss": "train_loss"}, False, 27),
+        ({"columns": {"N": "n_total_nonemb / 2"}}, False, 27),
+    ],
+)
+def test_a_law_is_compared_with_the_rows_that_it_was_fitted_to(fitted, tmp_path, options, drawn, compared):
+    shutil.copytree(fitted[0].path, tmp_path / "w")
+    work = Workdir(str(tmp_path / "w"))
+    few = {"start": 4, "resampling": laws.Resampling(samples=0)}
+    laws.fit(str(work.path / "results.csv"), **few, **options).law.save(work.path / "law.json")
+    law = report.read(work).law
+    assert law.drawable is drawn and len(law.comparison.measured) == compared
+    rmse = np.sqrt(np.mean(law.comparison.residuals**2))
+    assert rmse == pytest.approx(law.law.errors["rmse_fit"])
+    text = read_page(work).text
+    assert ("is not drawn through the held-out losses" in text) is not drawn
+    assert "not tested (no bootstrap)" in text
+
+
 @pytest.mark.parametrize("content", ["{", "{}", '{"law": "krajewski2024"}', '{"law": "nobody1900"}', ""])
 def test_an_unreadable_law_leaves_the_rest_of_the_page(tmp_path, content):
     work, planned = synthetic.make(tmp_path / "w", SMALL)
