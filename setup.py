@@ -21,7 +21,10 @@ setup(
         "ml-collections>=1.1,<2",
         "seqio>=0.0.20,<0.1",
         "etils[epath]>=1.14,<2",
+        "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "sentencepiece>=0.2,<0.3",
+        "tokenizers>=0.20,<1",  # Hugging Face tokenizer.json
+        "zstandard>=0.22,<1",
         "tensorstore>=0.1.80",
         "tensorboardX>=2.6.4,<3",  # TensorBoard files without TensorFlow
         "matplotlib>=3.9,<4",
@@ -30,7 +33,7 @@ setup(
         "rich>=13.9,<16",  # tables and progress bars that know a terminal from a log file
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "ruff>=0.12,<1"],
+        "test": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "ruff>=0.12,<1", "gcsfs", "gcp-storage-emulator>=2024.8"],
         "plan": ["libtpu"],  # compiles for TPU topologies without a TPU
         "gcs": ["gcsfs"],
         "bench": ["torch==2.13.0", "transformers>=5,<6"],

@@ -52,6 +52,7 @@ def get_config(arg=None):
         mixture="python_stdlib",  # what prepare reads: the source of Python's standard library
         vocabulary="byte",
         sequence_length=64,
+        windows="packed",  # packed: side by side, shuffled | random: each anywhere
         repeat=False,  # True: more tokens than the store holds are allowed, in reshuffled epochs
     )
     config.train = config_dict.create(

@@ -187,8 +187,10 @@ class DataConfig:
     vocabulary: str
     sequence_length: int
     repeat: bool  # allow more tokens than the store holds
+    windows: str
 
     def __post_init__(self):
+        _one_of("data.windows", self.windows, "packed", "random")
         _positive("data", self, "sequence_length")
 
 

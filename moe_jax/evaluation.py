@@ -6,16 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from moe_jax.config import Config
 from moe_jax.data.batches import HeldOut
-from moe_jax.data.store import Store
 from moe_jax.trainer import Trainer
-
-
-def held_out(config: Config, store: Store) -> HeldOut:
-    """The config's windows, cut to whole routing groups. Raises UserError where the store holds fewer."""
-    group = 1 if config.moe is None else config.moe.group_sequences
-    return HeldOut(store, config.data.sequence_length, config.eval.sequences // group * group)
 
 
 def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 import hashlib
 
-from moe_jax import grid
+from moe_jax import grid, windows
 from moe_jax.configfile import ConfigFile
-from moe_jax.data.batches import Batches, HeldOut
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
 from moe_jax.grid import Run
@@ -39,13 +38,9 @@ def enter(file: ConfigFile, workdir: Workdir, *, whole_grid: bool) -> tuple[Mani
 
 def _check_data(run: Run, store: Store) -> None:
     """Raises UserError where the store does not hold what the run asks for, before anything is started."""
-    config = run.config
     try:
-        batches = Batches(
-            store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat
-        )
-        batches.check(config.steps * config.batch_tokens)
-        HeldOut(store, config.data.sequence_length, config.eval.sequences)
+        windows.training_batches(run.config, store)
+        windows.held_out(run.config, store)
     except UserError as e:
         raise UserError(f"{run.name}: {e}") from e
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from moe_jax import chips, errors, evaluation, files, optim, provenance, sharding
+from moe_jax import chips, errors, evaluation, files, optim, provenance, sharding, windows
 from moe_jax import config as config_lib
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
@@ -52,8 +52,7 @@ def train(
     if finished is not None:
         return finished
     config = planned.config
-    batches = Batches(store, config.data.sequence_length, config.train.batch_sequences, config.seed, config.data.repeat)
-    batches.check(config.steps * config.batch_tokens)
+    batches = windows.training_batches(config, store)
     mesh = sharding.make_mesh(config.mesh, options.devices)
     sharding.check_fit(config, mesh)
     folder.create()
@@ -113,7 +112,7 @@ class _Run:
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
         self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
         self.writes = jax.process_index() == 0
-        self.windows = evaluation.held_out(self.config, store)
+        self.held_out = windows.held_out(self.config, store)
         self.recorder = Recorder(
             folder, steps=self.config.steps, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
             flush_seconds=options.heartbeat_seconds,
@@ -162,9 +161,9 @@ class _Run:
         pending: tuple[int, Any] | None = None
         saved_at = time.monotonic()
         with Prefetcher(lambda step: self.trainer.put(self.batches, step), first, last) as prefetched:
-            for step, windows in prefetched:
+            for step, batch in prefetched:
                 with self.times.spent_on("compile") if step == first else contextlib.nullcontext():
-                    state, metrics = self.trainer.step(state, windows, schedule)
+                    state, metrics = self.trainer.step(state, batch, schedule)
                 if step == first:
                     self.recorder.phase("training")
                 if pending is not None:
@@ -232,7 +231,7 @@ class _Run:
         """Its values also stand in the newest line of metrics.jsonl, that of the step before."""
         self.recorder.phase("evaluating")
         with self.times.spent_on("eval"):
-            values = evaluation.evaluate(self.trainer, state.params, self.windows)
+            values = evaluation.evaluate(self.trainer, state.params, self.held_out)
         self.recorder.log_evaluation(values)
         self.recorder.phase("training")
         return values

@@ -76,10 +76,10 @@ def test_the_window_is_the_mean_of_the_last_steps():
 
 
 def test_a_small_model_learns_a_small_text():
-    c = config("train.tokens=10240", "optim.learning_rate=0.01")
+    c = config("train.tokens=20480", "optim.learning_rate=0.01")
     t = trainer(c)
     state, given = t.init(0), windows(c) % 5
-    for step in range(40):
+    for step in range(80):
         state, metrics = t.step(state, put(t, given), optim.schedule_of(c))
         if step == 0:
             first = float(metrics["loss"])
