@@ -176,17 +176,17 @@ def test_without_a_law_the_page_says_what_makes_one(tmp_path):
 
 def test_a_page_of_a_sweep_that_has_hardly_begun(tmp_path):
     work, planned = synthetic.make(tmp_path / "w", SMALL)
-    assert "8 runs: 8 queued." in make_report(work).text
+    assert "8 runs: 8 queued." in read_page(work).text
     synthetic.begin(work, planned[0], step=5, loss=4.0, tokens_per_second=100.0)
     work.run_dir(planned[0].name).write_metrics(synthetic.curve(planned[0], upto=20))
-    text = make_report(work).text
+    text = read_page(work).text
     assert (
         "7 queued, 1 running" in text
         and "No run has a loss yet." in text
         and "1 of 8 runs, from 2% of the longest on." in text
     )
     synthetic.finish(work, planned[1])
-    text = make_report(work).text
+    text = read_page(work).text
     assert "1 of 8 runs done" in text and "nothing to compare yet" in text
 
 
