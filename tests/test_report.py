@@ -179,7 +179,7 @@ def test_a_page_of_a_sweep_that_has_hardly_begun(tmp_path):
     assert "8 runs: 8 queued." in read_page(work).text
     synthetic.begin(work, planned[0], step=5, loss=4.0, tokens_per_second=100.0)
     work.run_dir(planned[0].name).write_metrics(synthetic.curve(planned[0], upto=20))
-    text = read_page(work).text
+    text = make_report(work).text
     assert (
         "7 queued, 1 running" in text
         and "No run has a loss yet." in text
