@@ -254,6 +254,8 @@ class Workdir:
             return Manifest(values["sweep"], values["config_flags"], StoreIdentity(**values["store"]), runs)
         except (KeyError, TypeError) as e:
             raise files.DamagedFile(f"{path}: is damaged ({type(e).__name__}: {e})") from e
+        except UserError as e:
+            raise files.DamagedFile(f"{path}: is damaged, or another version of moe_jax wrote it ({e})") from e
 
     def existing_manifest(self) -> Manifest:
         """sweep.json. Raises UserError where there is none."""
