@@ -88,7 +88,7 @@ def _parser():
     p.add_argument("--huber", type=float, help="where squares turn into absolute values; inf: squares (default 1e-3)")
     p.add_argument("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
     p.add_argument("--fix", action="append", default=[], metavar="NAME=VALUE,…", help="hold coefficients")
-    p.add_argument("--starts", help="how many starts of the optimiser, or `grid` for the preset's (default 256)")
+    p.add_argument("--starts", help="how many starts of the optimiser, or `grid` for the preset's (default 128)")
     p.add_argument("--holdout", metavar="RULE", help="lowest:0.2, or column:value; predicted, not fitted; or none")
     p.add_argument("--drop", metavar="RULE", help="highest:5: rows that take no part at all; or none")
     p.add_argument(

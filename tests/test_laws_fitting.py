@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from moe_jax import laws
-from moe_jax.laws import presets
+from moe_jax.laws import presets, starts
+from moe_jax.laws.objective import Problem
+from moe_jax.laws.optimise import minimise
 
 REFERENCE = Path(os.environ.get("MOE_JAX_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
 needs_reference = pytest.mark.skipif(
@@ -40,7 +42,9 @@ def grid(sizes=5, tokens=5, granularities=(1, 2, 4, 8, 16)):
 
 
 def planted(law, table, noise, seed=0, coefficients=None):
-    truth = dataclasses.replace(laws.published(law), coefficients=coefficients or laws.published(law).coefficients)
+    """A table with losses under a law near the published one, which is itself a start of every fit."""
+    near = {k: 1.05 * v for k, v in laws.published(law).coefficients.items()}
+    truth = dataclasses.replace(laws.published(law), coefficients=coefficients or near)
     loss = truth.loss_at(table)
     return {**table, "eval_loss": loss * np.exp(noise * np.random.default_rng(seed).standard_normal(loss.shape))}, truth
 
@@ -110,10 +114,10 @@ def test_data_without_noise_give_the_planted_constants(law, space):
     table, truth = planted(law, {**grid(), "n_total": grid()["n_total_nonemb"]}, noise=0.0)
     if law == "chinchilla":  # has no G: repeats of a cell to the last digit would be refused, rightly
         table = pd.DataFrame(table).query("granularity == 1")
-    start = laws.fit(table, law=law, objective=laws.Objective(space=space), resampling=QUICK)
+    fitted = laws.fit(table, law=law, objective=laws.Objective(space=space), resampling=QUICK)
     for name, value in truth.coefficients.items():
-        assert start.law.coefficients[name] == pytest.approx(value, rel=1e-4), name
-    assert start.law.errors["rmse_fit"] < 1e-8
+        assert fitted.law.coefficients[name] == pytest.approx(value, rel=1e-4), name
+    assert fitted.law.errors["rmse_fit"] < 1e-8
 
 
 def test_bad_starts_do_not_matter():
@@ -210,3 +214,35 @@ def test_a_new_form_is_one_declaration(monkeypatch):
     assert fitted.law.coefficients["beta"] == pytest.approx(0.3, abs=0.05)
     value, low, high = fitted.law.predict({"D": 1e12})
     assert low < value < high
+
+
+@pytest.mark.slow
+def test_screening_abnar_s_starts_keeps_one_that_reaches_the_best():
+    """Of a sample of the 437,400 starts all are finished; the share that screening would keep must hold a best one."""
+    truth, rng = laws.published("abnar2025"), np.random.default_rng(0)
+    S, N = rng.choice([0, 0.25, 0.5, 0.75, 0.9, 0.95], 60), np.exp(rng.uniform(np.log(2e8), np.log(2e10), 60))
+    axes = {"N": N, "D": rng.choice([3e19, 1e20, 1e21], 60) / (6 * N * (1 - 0.75 * S)), "S": S}
+    losses = truth.loss_at(axes) * np.exp(0.003 * rng.standard_normal(60))
+    problem = Problem(truth.form, axes, losses, laws.Objective())
+    grid = starts.draw(truth.form, presets.preset("abnar2025").starts, {})
+    assert len(grid) == 437_400
+    sample = grid[rng.permutation(len(grid))[:2048]]
+    everything = minimise(problem, sample).value.min()
+    kept = minimise(problem, starts.screen(problem, sample, 2048 * 8192 // 437_400)).value.min()
+    assert kept <= everything * (1 + 1e-6)
+
+
+@pytest.mark.slow
+@needs_reference
+def test_hoffmann_s_own_grid_reaches_besiroglu_s_objective():
+    paper = presets.preset("besiroglu2024-grid")
+    fitted = laws.fit(
+        chinchilla_points(),
+        law=paper.law,
+        objective=paper.objective,
+        start=paper.starts,
+        split=laws.Split(drop=paper.drop),
+        resampling=QUICK,
+    )
+    assert fitted.law.starts == 4500 and fitted.law.starts_at_best > 3500
+    assert fitted.law.objective["value"] <= 0.0010182741

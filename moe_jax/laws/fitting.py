@@ -84,7 +84,7 @@ def fit(
     _refuse_too_little(form, train, free, fix)
 
     problem = Problem(form, train.columns, train.losses, objective)
-    begin = starts.screen(problem, starts.draw(form, start, fix))
+    begin = starts.choose(problem, start, fix)
     theta, value, at_best = search(problem, begin, free)
     if not np.isfinite(value):
         raise errors.UserError(f"no start of {len(begin)} gave {law} a finite loss on these rows; are the units right?")

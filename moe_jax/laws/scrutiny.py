@@ -29,7 +29,7 @@ def profile(fitted: Fit, name: str, values: Sequence[float], tries: int = 8) -> 
     index, problem = form.names.index(name), fitted.problem
     free = np.array([k not in law.given and k != name for k in form.names])
     best = form.inner(law.coefficients)
-    begin = np.concatenate([best[None], starts.draw(form, tries - 1, law.given)]) if tries > 1 else best[None]
+    begin = np.concatenate([best[None], starts.choose(problem, tries - 1, law.given)]) if tries > 1 else best[None]
     batch = np.repeat(begin[None], len(values), axis=0)
     batch[..., index] = form.coefficients[name].inner(np.asarray(values, float))[:, None]
     found = descend(problem, batch.reshape(-1, len(form.names)), free_BxP=free)

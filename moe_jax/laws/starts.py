@@ -9,13 +9,30 @@ from moe_jax import errors
 from moe_jax.laws.forms import Form
 from moe_jax.laws.objective import Problem
 
-DEFAULT = 256
+DEFAULT = 128
 _FINISH = 8192  # of more starts than this, only the best by their first objective are finished
+_DRAWN = 16  # points drawn for each start that is finished
 _BLOCK = 4096
 
 
+def choose(problem: Problem, asked: int | Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
+    """The starts that are worth finishing: of a grid all (at most the best 8,192), of a number the best of 16 times as
+    many.
+
+    A point of the boxes taken blindly can be 1e5 nats off, and creeps; one that is among the best of 16 rarely does.
+    """
+    if isinstance(asked, Mapping):
+        return screen(problem, draw(problem.form, asked, fix), _FINISH)
+    theta, known = draw(problem.form, asked * _DRAWN, fix), len(problem.form.published)
+    return np.concatenate([theta[:known], screen(problem, theta[known:], asked)])[:asked]
+
+
 def draw(form: Form, asked: int | Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
-    """Starts in the optimiser's coordinates, (starts, coefficients), with fixed coefficients at their values."""
+    """Starts in the optimiser's coordinates, (starts, coefficients): the published coefficients first, then spread
+    points.
+
+    Fixed coefficients are at their values.
+    """
     if isinstance(asked, Mapping):
         theta = _grid(form, asked, fix)
     else:
@@ -28,7 +45,7 @@ def draw(form: Form, asked: int | Mapping[str, list], fix: Mapping[str, float]) 
     return np.clip(theta, *form.bounds())
 
 
-def screen(problem: Problem, theta: np.ndarray, finish: int = _FINISH) -> np.ndarray:
+def screen(problem: Problem, theta: np.ndarray, finish: int) -> np.ndarray:
     """The `finish` starts with the lowest objective, in their order; all of them where they are no more than that."""
     if len(theta) <= finish:
         return theta
