@@ -8,8 +8,10 @@ that was left half-written, is skipped with a warning and the one before is used
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +125,22 @@ class Checkpoints:
         self._digest_path(step).unlink(missing_ok=True)  # first: without it the rest does not count
         if (path := self._folder / str(step)).exists():
             _remove_tree(path)
+
+
+def say_errors_once() -> None:
+    """For a verb: what Checkpoints raises is said there, so Orbax's log of it and TensorStore's afterthoughts are not.
+
+    When a save fails, TensorStore's callbacks find Orbax's event loop closed and print a traceback each (seen on a full
+    disk with orbax-checkpoint 0.12.8, tensorstore 0.1.86)."""
+    for noisy in ("absl", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    hook = sys.excepthook
+
+    def without_afterthoughts(kind, e, trace):
+        if not (kind is RuntimeError and str(e) == "Event loop is closed"):
+            hook(kind, e, trace)
+
+    sys.excepthook = without_afterthoughts
 
 
 def _is_digest(name: str) -> bool:

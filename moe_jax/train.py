@@ -1,6 +1,5 @@
 """`moe-jax train`: one run, a config's own or one of a sweep's."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,11 +45,10 @@ def main(argv: Sequence[str]) -> int:
         planned = manifest.run(runs[0].name)
 
     use_compilation_cache()
-    for noisy in ("absl", "asyncio"):  # Orbax logs with a traceback what it raises too, and we say
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    from moe_jax import training
+    from moe_jax import checkpoint, training
     from moe_jax.progress import Display, describe
 
+    checkpoint.say_errors_once()
     with Display() as display:
 
         def show(beat):
