@@ -126,6 +126,7 @@ class _Run:
             with self.times.spent_on("compile"):
                 self.trainer = Trainer(self.config, self.planned.counts["vocabulary_size"], sharding.Layout(self.mesh))
             self._write_run()
+            self.options.say(self.trainer.parameter_table())
             state, first = self._begin()
             try:
                 with self.times.spent_on("train"):
