@@ -28,7 +28,7 @@ class Checkpoints:
     """The checkpoints of one run. `say` gets one sentence for whatever is skipped."""
 
     def __init__(self, folder: epath.Path, keep: int, say: Callable[[str], None] = print):
-        self._folder, self._keep, self._say = folder, keep, say
+        self._folder, self._keep, self._say = files.absolute(folder), keep, say  # Orbax refuses relative paths
         self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._finishing: threading.Thread | None = None
         self._error: BaseException | None = None

@@ -48,5 +48,10 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     return value
 
 
+def absolute(path: epath.Path) -> epath.Path:
+    """The path from the root; an object store's as it is."""
+    return path if _is_remote(path) else epath.Path(os.path.abspath(path))
+
+
 def _is_remote(path: epath.Path) -> bool:
     return "://" in os.fspath(path)

@@ -103,6 +103,15 @@ def test_a_sweep_killed_mid_grid_goes_on(swept, byte_store, tmp_path, how):
     assert {n: r["eval_loss"] for n, r in found.items()} == {n: r["eval_loss"] for n, r in wanted.items()}
 
 
+def test_a_relative_workdir_and_store(byte_store, tmp_path, verb):
+    (tmp_path / "store").symlink_to(byte_store)
+    config = f"--config={ROOT}/configs/smoke.py:tiny"
+    for _ in range(2):  # the second finds it done
+        done = verb("train", config, "--config.data.store=store", "--workdir=w", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "w").glob("runs/*/checkpoints/*.sha256.json"))
+
+
 def test_another_sweep_is_refused(swept, verb, byte_store):
     done = verb(
         "sweep", CONFIG, f"--config.data.store={byte_store}", f"--workdir={swept}", "--config.optim.learning_rate=1e-3"
