@@ -1,0 +1,209 @@
+"""What a MoE layer costs over its dense twin, forward and backward, on whatever device JAX finds.
+
+    python experiments/benchmarks/moe_layer.py                        (two CPU cores: two minutes)
+    python experiments/benchmarks/moe_layer.py --d_model=1024 --tokens=32768 --dtype=bfloat16      (one GPU or TPU chip)
+    python experiments/benchmarks/moe_layer.py --activation=swiglu    (with the peer: pip install '.[bench]')
+
+The twin has the same active width, so its FLOPs are those of the experts at capacity 1. Everything of a row is timed in
+turn, repeat by repeat, so that a busy machine slows all alike; a ratio is the median over repeats. Routing is exactly
+balanced (token t takes the t-th k experts, round and round) or skewed (expert e's logit is lower by skew · ln(e + 1)),
+by inputs and router weights alone: the layer is the one that trains. The peer is OLMoE's layer of Hugging Face
+transformers on torch with its `grouped_mm` experts, which drops nothing and exists gated (swiglu) only.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from moe_jax import configfile, sharding
+from moe_jax.config import Config, MeshConfig
+from moe_jax.model.layers import FeedForward
+from moe_jax.model.moe import MoeLayer
+
+Step = Callable[[], Any]  # one forward and backward pass, finished when it returns
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default="16x1,64x4,256x16,1024x16", help="experts x k, comma-separated")
+    parser.add_argument("--dispatch", default="slots", help="comma-separated")
+    parser.add_argument("--d_model", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--sequence", type=int, help="tokens of a routing group (default: all of them)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--activation", default="relu", choices=("relu", "swiglu"))
+    parser.add_argument("--capacity", type=float, default=1.25)
+    parser.add_argument("--skew", type=float, default=0.3)
+    parser.add_argument("--repeats", type=int, default=11)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    dispatches = args.dispatch.split(",")
+    peer, why_no_peer = find_peer(args)
+    device = jax.devices()[0]
+    console = Console(width=140)
+    table = Table(
+        "experts × k", "routing", "dense ms",
+        *(column for name in dispatches for column in (f"{name} ms", "÷ dense", "dropped")), "max / mean load",
+        *(("grouped_mm ms", "÷ dense") if peer else ()),
+        title=f"d {args.d_model}, d_ff {4 * args.d_model}, {args.tokens} tokens, {args.dtype}, {args.activation}, "
+        f"capacity {args.capacity:g}, on {device.device_kind}, jax {jax.__version__}",
+    )  # fmt: skip
+    for shape in args.shapes.split(","):
+        for routing in ("balanced", "skewed"):
+            n_experts, k = map(int, shape.split("x"))
+            c = layer_config(args, n_experts, k)
+            x_BxSxd, router_dxE = routed_inputs(c, routing, args.skew)
+            steps = {"dense": dense_step(c, x_BxSxd)}
+            seen = {}
+            for name in dispatches:
+                steps[name], seen[name] = moe_step(c, name, x_BxSxd, router_dxE)
+            if peer:
+                steps["peer"] = peer(c, x_BxSxd, router_dxE)
+            seconds = interleaved(steps, args.repeats)
+            cells = [f"{n_experts} × {k}", routing, f"{1e3 * statistics.median(seconds['dense']):.1f}"]
+            for name in dispatches:
+                cells += [*timing(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
+            cells.append(f"{seen[dispatches[0]]['max_over_mean_load']:.1f}")
+            table.add_row(*cells, *(timing(seconds, "peer") if peer else ()))
+    console.print(table)
+    if why_no_peer:
+        console.print(why_no_peer)
+
+
+def layer_config(args: argparse.Namespace, n_experts: int, k: int) -> Config:
+    sequence = args.sequence or args.tokens
+    overrides = (
+        f"model.d_model={args.d_model}", f"model.n_heads={args.d_model // 32}", f"model.activation={args.activation}",
+        f"model.compute_dtype={args.dtype}", f"moe.expansion_rate={n_experts / k}", f"moe.granularity={k}",
+        f"moe.capacity_factor={args.capacity}", f"data.sequence_length={sequence}",
+        f"train.batch_sequences={args.tokens // sequence}",
+    )  # fmt: skip
+    return configfile.load(["--config=configs/common.py", *(f"--config.{o}" for o in overrides)]).config
+
+
+def routed_inputs(c: Config, routing: str, skew: float) -> tuple[jax.Array, jax.Array]:
+    """(x_BxSxd, router_dxE) that route as asked: the first features are the same in all tokens, or name a token's
+    experts."""
+    d, E, k = c.model.d_model, c.moe.n_experts, c.moe.top_k
+    shape = (c.train.batch_sequences, c.data.sequence_length)
+    random = np.random.default_rng(0)
+    x_BxSxd = random.standard_normal((*shape, d))
+    if routing == "balanced":
+        n_sets = E // k
+        if E % k or n_sets > d:
+            raise SystemExit(f"balanced routing of {E} experts × {k} needs d_model >= {E} / {k}, a whole number")
+        router_dxE = random.standard_normal((d, E)) / d**0.5
+        token_BxS = np.arange(np.prod(shape)).reshape(shape)
+        x_BxSxd[..., :n_sets] = np.eye(n_sets)[token_BxS % n_sets]
+        router_dxE[:n_sets] = 20 * np.repeat(np.eye(n_sets), k, axis=1)
+    else:
+        router_dxE = random.standard_normal((d, E)) / d**0.5
+        x_BxSxd[..., 0] = 1
+        router_dxE[0] = -skew * np.log(np.arange(E) + 1)
+    return jnp.asarray(x_BxSxd, c.model.compute_dtype), jnp.asarray(router_dxE, jnp.float32)
+
+
+def alone() -> sharding.Layout:
+    return sharding.Layout(sharding.make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
+
+
+def compiled(module: nnx.Module, x_BxSxd: jax.Array, **values: jax.Array) -> tuple[Step, Callable[[], dict]]:
+    """(a step that gives the gradients of inputs and parameters, the layer's statistics)."""
+    graph, state = nnx.split(module)
+    params = nnx.to_pure_dict(state) | values
+    came_back_BxSxd = jax.random.normal(jax.random.key(2), x_BxSxd.shape, x_BxSxd.dtype)
+
+    def loss(params, x_BxSxd):
+        nnx.replace_by_pure_dict(state, params)
+        out = nnx.merge(graph, state)(x_BxSxd)
+        y_BxSxd, seen = out if isinstance(out, tuple) else (out, {"balance": 0.0})
+        return jnp.sum((y_BxSxd * came_back_BxSxd).astype(jnp.float32)) + 0.01 * seen["balance"], seen
+
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    return lambda: jax.block_until_ready(both(params, x_BxSxd)), lambda: jax.device_get(both(params, x_BxSxd)[0][1])
+
+
+def dense_step(c: Config, x_BxSxd: jax.Array) -> Step:
+    return compiled(FeedForward(c.model, alone(), jax.random.key(0)), x_BxSxd)[0]
+
+
+def moe_step(c: Config, dispatch: str, x_BxSxd: jax.Array, router_dxE: jax.Array) -> tuple[Step, dict]:
+    c = dataclasses.replace(c, moe=dataclasses.replace(c.moe, dispatch=dispatch))
+    step, seen = compiled(MoeLayer(c, alone(), jax.random.key(0)), x_BxSxd, router_dxE=router_dxE)
+    return step, seen()
+
+
+def find_peer(args: argparse.Namespace) -> tuple[Callable[..., Step] | None, str]:
+    """(a function that makes the peer's step, "") or (None, why there is none)."""
+    if args.activation != "swiglu":
+        return None, "no peer: transformers' experts are gated; --activation=swiglu compares with them"
+    try:
+        import torch
+        from transformers import OlmoeConfig
+        from transformers.models.olmoe.modeling_olmoe import OlmoeSparseMoeBlock
+    except ImportError as e:
+        return None, f"no peer: {e.name} is not installed; pip install '.[bench]'"
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def peer(c: Config, x_BxSxd: jax.Array, router_dxE: jax.Array) -> Step:
+        config = OlmoeConfig(
+            hidden_size=c.model.d_model, intermediate_size=c.moe.d_expert, num_experts=c.moe.n_experts,
+            num_experts_per_tok=c.moe.top_k, norm_topk_prob=False, experts_implementation="grouped_mm",
+        )  # fmt: skip
+        dtype = getattr(torch, c.model.compute_dtype)
+        torch.manual_seed(0)
+        block = OlmoeSparseMoeBlock(config).to(place, dtype)
+        with torch.no_grad():
+            for name, parameter in block.named_parameters():
+                values = torch.tensor(np.asarray(router_dxE).T) if name == "gate.weight" else 0.02 * torch.randn(
+                    parameter.shape
+                )  # fmt: skip
+                parameter.copy_(values)
+        x = torch.tensor(np.asarray(x_BxSxd, np.float32)).to(place, dtype).requires_grad_()
+        came_back = torch.randn(x.shape).to(place, dtype)
+
+        def step():
+            out = block(x)
+            y = out[0] if isinstance(out, tuple) else out
+            torch.autograd.grad((y * came_back).sum(), [x, *block.parameters()])
+            if place.type == "cuda":
+                torch.cuda.synchronize()
+
+        return step
+
+    return peer, ""
+
+
+def interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every step, in turn; the first round compiles and is not counted."""
+    seconds = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def timing(seconds: dict[str, list[float]], name: str) -> tuple[str, str]:
+    ratios = [a / b for a, b in zip(seconds[name], seconds["dense"], strict=True)]
+    return f"{1e3 * statistics.median(seconds[name]):.1f}", f"{statistics.median(ratios):.2f}"
+
+
+if __name__ == "__main__":
+    main()
