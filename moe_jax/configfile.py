@@ -82,8 +82,9 @@ def _module(file: str) -> Any:
     if spec is None:
         raise UserError(f"--config={file}: a config is a Python file, with the ending .py")
     module = importlib.util.module_from_spec(spec)
-    above = str(path.resolve().parent.parent)
-    sys.path.insert(0, above)
+    neighbours, ours = str(path.resolve().parent.parent), str(Path(__file__).parent.parent)
+    sys.path.insert(0, neighbours)
+    sys.path.append(ours)  # a config elsewhere may start from this checkout's configs/common.py
     try:
         spec.loader.exec_module(module)
     except UserError:
@@ -91,7 +92,8 @@ def _module(file: str) -> Any:
     except Exception as e:
         raise UserError(f"--config={file}: cannot be read: {type(e).__name__}: {e}{_line_of(e, path)}") from e
     finally:
-        sys.path.remove(above)
+        sys.path.remove(neighbours)
+        sys.path.pop()
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={file}: has no get_config(arg=None)")
     return module

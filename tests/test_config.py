@@ -120,6 +120,15 @@ def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
         assert word in str(e.value)
 
 
+def test_a_config_elsewhere_starts_from_ours(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import common\n\ndef get_config(arg=None):\n    config = common.get_config()\n"
+        "    config.seed = 7\n    return config\n"
+    )
+    assert configfile.load([f"--config={file}"]).config.seed == 7
+
+
 def test_config_flags_need_a_file_and_a_value():
     with pytest.raises(UserError, match="no such file"):
         configfile.load(["--config=configs/nope.py"])
