@@ -25,6 +25,8 @@ def get_config(arg=None):
         final_norm=True,  # a norm before the unembedding
         positions="learned",  # learned | rope
         qk_norm=False,  # RMSNorm on queries and keys
+        ff_bias=False,  # biases in the dense feed-forward; experts never have any
+        attention_float32=False,  # scores, softmax and their use in float32, whatever the compute dtype
         init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
         vocabulary_size=placeholder(int),  # None: the store's
         compute_dtype="float32",  # float32 | bfloat16; parameters, router, softmax and reductions are float32 always

@@ -12,10 +12,10 @@ Cost of table3 by the paper's own formula: 3.16e12 tokens, 4.04e20 FLOPs (and ab
 which the formula leaves out). Data: C4 (en) with GPT-2's tokenizer, whose tokenizer.json you bring.
 
 Where the values come from: the paper's appendix A and tables 3, 4 and 7; marked (code) where the paper is silent and
-the authors' public training code says it, (ours) where both are silent.
+the authors' public training code says it, (ours) where both are silent. The model is presets.krajewski2024.
 """
 
-from configs import common
+from configs import common, presets
 from moe_jax import grid
 
 # (d_model, n_blocks), named by the paper's N_act in millions; heads of 64.
@@ -28,25 +28,10 @@ ALL_G = (1, 2, 4, 8, 16)
 def get_config(arg=None):
     form = common.choose(arg, "table3", "table4", "table7", "smoke")
     config = common.get_config()
-    config.model.update(
-        d_model=256,
-        n_blocks=4,
-        n_heads=4,
-        activation="relu",  # (code)
-        norm="layernorm",  # (code)
-        positions="learned",  # (code)
-        final_norm=False,  # (code)
-        init_scale=0.1,
-        compute_dtype="bfloat16",
-    )
-    config.moe.update(
-        expansion_rate=16.0 if form == "table7" else 64.0,
-        router="expert_choice",
-        softmax="over_experts",
-        group_sequences=256,  # at one position
-        load_balance_weight=0.0,
-        output_norm=True,
-    )
+    presets.krajewski2024(config)
+    config.model.update(d_model=256, n_blocks=4, n_heads=4)
+    if form == "table7":
+        config.moe.expansion_rate = 16.0
     config.data.update(
         store="stores/c4_en_gpt2",
         mixture="c4_en",

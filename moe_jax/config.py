@@ -53,6 +53,8 @@ class ModelConfig:
     final_norm: bool
     positions: str
     qk_norm: bool
+    ff_bias: bool  # biases in the dense feed-forward; experts never have any
+    attention_float32: bool  # scores, softmax and their use in float32, whatever the compute dtype
     init_scale: float  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
     vocabulary_size: int | None  # None: the store's
     compute_dtype: str
@@ -67,6 +69,8 @@ class ModelConfig:
         _one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         _one_of("model.positions", self.positions, "learned", "rope")
         _one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16", "float64")
+        if self.ff_bias and self.gated:
+            refuse("model.ff_bias", self.ff_bias, f"a gated feed-forward ({self.activation}) has no biases here")
         if self.d_model % self.n_heads:
             refuse("model.n_heads", self.n_heads, f"must divide model.d_model = {self.d_model}")
         if self.positions == "rope" and self.d_model // self.n_heads % 2:

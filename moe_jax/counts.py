@@ -21,6 +21,7 @@ class Counts:
     n_router: int
     n_embedding: int  # token and position embeddings and unembedding
     n_norm: int
+    n_bias: int  # of the dense feed-forward; LayerNorm's are in n_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +60,12 @@ def count_parameters(config: Config, vocabulary_size: int) -> Counts:
         2 * norm + (norm if moe is not None and moe.output_norm else 0) + (2 * (d // m.n_heads) if m.qk_norm else 0)
     )
     n_norm = m.n_blocks * norms_in_block + (norm if m.final_norm else 0)
+    bias = m.n_blocks * (m.d_ff + d) if m.ff_bias and moe is None else 0
     positions = d * config.data.sequence_length if m.positions == "learned" else 0
     embedding = 2 * d * vocabulary_size + positions
     n_total_nonemb = m.n_blocks * (attention + total_ff)
     n_active_nonemb = m.n_blocks * (attention + active_ff)
-    rest = router + embedding + n_norm
+    rest = router + embedding + n_norm + bias
     return Counts(
         n_total_nonemb=n_total_nonemb,
         n_active_nonemb=n_active_nonemb,
@@ -72,6 +74,7 @@ def count_parameters(config: Config, vocabulary_size: int) -> Counts:
         n_router=router,
         n_embedding=embedding,
         n_norm=n_norm,
+        n_bias=bias,
     )
 
 

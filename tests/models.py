@@ -48,6 +48,21 @@ def loss_and_gradients(t: Trainer, windows_BxS1: np.ndarray, seed: int = 0):
     return float(statistics["loss"]), {jax.tree_util.keystr(path): np.asarray(g) for path, g in flat}
 
 
+def check_causality(t: Trainer) -> None:
+    """Other tokens after a position, in every sequence, change no hidden state up to it, to the bit. (Dropping is
+    discrete and has no gradient, so a gradient alone would not show a leak through it.)"""
+    c, params = t.config, t.init(0).params
+    hidden = jax.jit(lambda p, w: t.model(p)(w)[0])
+    given = windows(c)[:, :-1]
+    before = np.asarray(hidden(params, given))
+    for position in (0, 7, 14):
+        changed, later = given.copy(), np.s_[:, position + 1 :]
+        changed[later] = (given[later] + 1 + windows(c, 9)[:, position + 1 : -1] % (VOCABULARY - 1)) % VOCABULARY
+        after = np.asarray(hidden(params, changed))
+        assert np.array_equal(before[:, : position + 1], after[:, : position + 1])
+        assert not np.array_equal(before[later], after[later])
+
+
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """‖a − b‖ / ‖b‖."""
     a, b = a.astype(np.float64), b.astype(np.float64)

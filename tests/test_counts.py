@@ -39,6 +39,8 @@ def config(*overrides):
         ),
         ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=True", "model.n_blocks=3"),
         ("moe=None", "model.activation=swiglu"),
+        ("moe=None", "model.ff_bias=True"),
+        ("model.ff_bias=True",),
     ],
 )
 def test_counts_are_the_built_models(overrides):
@@ -53,6 +55,7 @@ def test_counts_are_the_built_models(overrides):
         n for name, n in sizes.items() if name.startswith(("tokens", "positions", "head"))
     )
     assert counted.n_norm == sum(n for name, n in sizes.items() if "norm" in name)
+    assert counted.n_bias == sum(n for name, n in sizes.items() if ".b_" in name)
 
 
 def paper(d, blocks, granularity):

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.config import ModelConfig
-from moe_jax.model.layers import Norm, weight
+from moe_jax.model.layers import Norm, parameter_dtype, weight
 from moe_jax.sharding import Layout
 
 
 class Attention(nnx.Module):
-    """Scores and softmax in at least float32 (jax.nn.dot_product_attention's own rule)."""
+    """Scores and softmax in at least float32 (jax.nn.dot_product_attention's own rule); with `attention_float32` from
+    float32 queries, keys and values, to the chip's full precision."""
 
     def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
@@ -40,8 +41,13 @@ class Attention(nnx.Module):
             q_BxSxHxDh, k_BxSxHxDh = self.q_norm(q_BxSxHxDh), self.k_norm(k_BxSxHxDh)
         if self.config.positions == "rope":
             q_BxSxHxDh, k_BxSxHxDh = rotate(q_BxSxHxDh), rotate(k_BxSxHxDh)
-        y_BxSxHxDh = jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, is_causal=True)
-        return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh, whole(self.w_o_HxDhxd[...].astype(dtype)))
+        precision = None
+        if self.config.attention_float32:
+            wide, precision = parameter_dtype(self.config), "highest"  # else a TPU multiplies float32 in bfloat16
+            q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(wide) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
+        with jax.default_matmul_precision(precision):
+            y_BxSxHxDh = jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, is_causal=True)
+        return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), whole(self.w_o_HxDhxd[...].astype(dtype)))
 
 
 def rotate(x_BxSxHxDh: jax.Array) -> jax.Array:

@@ -28,6 +28,12 @@ def weight(
     return nnx.Param(values.astype(parameter_dtype(config)), logical_axes=axes)
 
 
+def bias(config: ModelConfig, key: jax.Array, size: int, fan_in: int) -> nnx.Param:
+    """Uniform in ±1/sqrt(fan_in), PyTorch's default, which krajewski2024's code leaves to its dense feed-forward."""
+    values = jax.random.uniform(key, (size,), jnp.float32, -1, 1) / fan_in**0.5
+    return nnx.Param(values.astype(parameter_dtype(config)), logical_axes=(None,))
+
+
 class Norm(nnx.Module):
     """LayerNorm or RMSNorm over the last axis, in at least float32."""
 
@@ -62,19 +68,25 @@ def activate(kind: str, h: jax.Array, gate: jax.Array | None) -> jax.Array:
 
 
 class FeedForward(nnx.Module):
-    """The dense twin of the MoE layer, without biases."""
+    """The dense twin of the MoE layer."""
 
     def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
         d, f = config.d_model, config.d_ff
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 5)
         self.w_in_dxf = weight(config, keys[0], (d, f), ("embed", None), d)
         self.w_out_fxd = weight(config, keys[1], (f, d), (None, "embed"), f)
         if config.gated:
             self.w_gate_dxf = weight(config, keys[2], (d, f), ("embed", None), d)
+        if config.ff_bias:
+            self.b_in_f = bias(config, keys[3], f, d)
+            self.b_out_d = bias(config, keys[4], d, f)
 
     def __call__(self, x_BxSxd: jax.Array) -> jax.Array:
         dtype, whole = x_BxSxd.dtype, self.layout.whole
         h_BxSxf = x_BxSxd @ whole(self.w_in_dxf[...].astype(dtype))
         gate_BxSxf = x_BxSxd @ whole(self.w_gate_dxf[...].astype(dtype)) if self.config.gated else None
-        return activate(self.config.activation, h_BxSxf, gate_BxSxf) @ whole(self.w_out_fxd[...].astype(dtype))
+        if self.config.ff_bias:
+            h_BxSxf = h_BxSxf + _rank(self.b_in_f[...].astype(dtype), 3)
+        y_BxSxd = activate(self.config.activation, h_BxSxf, gate_BxSxf) @ whole(self.w_out_fxd[...].astype(dtype))
+        return y_BxSxd + _rank(self.b_out_d[...].astype(dtype), 3) if self.config.ff_bias else y_BxSxd
