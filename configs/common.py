@@ -55,6 +55,7 @@ def get_config(arg=None):
         vocabulary="byte",
         sequence_length=64,
         windows="packed",  # packed: side by side, shuffled | random: each anywhere
+        mask_documents=False,  # True: attention does not cross document ends (routing groups still do)
         repeat=False,  # True: more tokens than the store holds are allowed, in reshuffled epochs
     )
     config.train = config_dict.create(

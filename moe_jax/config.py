@@ -192,6 +192,7 @@ class DataConfig:
     sequence_length: int
     repeat: bool  # allow more tokens than the store holds
     windows: str
+    mask_documents: bool  # attention does not cross document ends
 
     def __post_init__(self):
         _one_of("data.windows", self.windows, "packed", "random")

@@ -165,6 +165,6 @@ def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
         del values["train"][field]
     for field in ("remat", "logits_positions"):
         del values["model"][field]
-    values["data"] = {k: values["data"][k] for k in ("sequence_length", "repeat", "windows")}
+    values["data"] = {k: values["data"][k] for k in ("sequence_length", "repeat", "windows", "mask_documents")}
     values["data"] |= {"store_sha256": store_sha256, "vocabulary_size": vocabulary_size}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -35,21 +35,22 @@ class TrainState:
 
 
 class Trainer:
-    """The compiled functions of one shape on one mesh."""
+    """The compiled functions of one shape on one mesh. `end_of_document` as in Transformer."""
 
-    def __init__(self, config: Config, vocabulary_size: int, layout: Layout):
+    def __init__(self, config: Config, vocabulary_size: int, layout: Layout, end_of_document: int | None = None):
         self.config, self.layout = config, layout
         self._optimizer = optim.adam(config.optim)
 
+        def model(key) -> Transformer:
+            return Transformer(config, vocabulary_size, layout, key, end_of_document)
+
         # The graph and the logical axes come from an abstract model: nothing is allocated here.
-        self._graph, abstract = nnx.split(
-            nnx.eval_shape(lambda: Transformer(config, vocabulary_size, layout, jax.random.key(0)))
-        )
+        self._graph, abstract = nnx.split(nnx.eval_shape(lambda: model(jax.random.key(0))))
         self._template = abstract
         self._axes = {path: _logical_axes(path, leaf) for path, leaf in nnx.to_flat_state(abstract)}
 
         def init(key) -> TrainState:
-            params = nnx.to_pure_dict(nnx.state(Transformer(config, vocabulary_size, layout, key)))
+            params = nnx.to_pure_dict(nnx.state(model(key)))
             window = jnp.zeros((config.train.loss_window, len(WINDOW)), jnp.float32)
             return TrainState(jnp.int32(0), params, self._optimizer.init(params), window)
 

@@ -113,6 +113,7 @@ class _Run:
         self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
         self.writes = jax.process_index() == 0
         self.held_out = windows.held_out(self.config, store)
+        self.end_of_document = store.info.end_of_document
         self.recorder = Recorder(
             folder, steps=self.config.steps, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
             flush_seconds=options.heartbeat_seconds,
@@ -124,7 +125,12 @@ class _Run:
     def go(self) -> dict[str, Any]:
         with StopRequest(self.options.stop_with_parent) as stop:
             with self.times.spent_on("compile"):
-                self.trainer = Trainer(self.config, self.planned.counts["vocabulary_size"], sharding.Layout(self.mesh))
+                self.trainer = Trainer(
+                    self.config,
+                    self.planned.counts["vocabulary_size"],
+                    sharding.Layout(self.mesh),
+                    self.end_of_document,
+                )
             self._write_run()
             self.options.say(self.trainer.parameter_table())
             state, first = self._begin()

@@ -9,6 +9,7 @@ from moe_jax.config import Config
 from moe_jax.trainer import Trainer
 
 VOCABULARY = 37
+END_OF_DOCUMENT = 0
 SMALL = (
     "model.d_model=16", "model.n_heads=2", "data.sequence_length=16", "train.batch_sequences=16", "eval.sequences=16",
     "train.loss_window=4", "moe.granularity=2",
@@ -27,7 +28,7 @@ def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1) -> Trai
     mesh_config = config_lib.MeshConfig(replica=replica, data=data, expert=expert)
     mesh = sharding.make_mesh(mesh_config, jax.devices()[: data * expert * replica])
     sharding.check_fit(c, mesh)
-    return Trainer(c, VOCABULARY, sharding.Layout(mesh))
+    return Trainer(c, VOCABULARY, sharding.Layout(mesh), END_OF_DOCUMENT)
 
 
 def windows(c: Config, seed: int = 0) -> np.ndarray:

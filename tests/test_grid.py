@@ -102,6 +102,7 @@ def test_the_hash_covers_what_defines_the_result():
         ("seed", 1),
         ("moe.capacity_factor", 2),
         ("train.loss_window", 7),
+        ("data.mask_documents", True),
     ]:
         assert hashed((field, value)) != same, field
     assert hashed(sha="b" * 64) != same

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models import EXPERT_CHOICE, check_causality, config, trainer, windows
+from moe_jax.model.transformer import document_numbers
+from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, trainer, windows
 
 KINDS = {
     "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
@@ -47,6 +48,28 @@ def test_no_output_has_a_gradient_to_a_later_token(overrides):
         gradient = np.asarray(gradient_at(embeddings, position))
         assert np.abs(gradient[:, : position + 1]).max() > 0
         assert np.all(gradient[:, position + 1 :] == 0)
+
+
+@pytest.mark.parametrize("overrides", [("moe=None",), ("moe.capacity_factor=8",)], ids=["dense", "nothing dropped"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_documents_are_masked(masked, overrides):
+    """Other tokens in a window's first document change nothing in its second, where it is masked."""
+    c = of_kind((*overrides, f"data.mask_documents={masked}"))
+    t = trainer(c)
+    params = t.init(0).params
+    hidden = jax.jit(lambda w: t.model(params)(w)[0])
+    given = 1 + windows(c)[:, :-1] % (VOCABULARY - 1)
+    given[:, 6] = END_OF_DOCUMENT
+    changed = given.copy()
+    changed[:, :6] = 1 + changed[:, :6] % (VOCABULARY - 1)
+    before, after = np.asarray(hidden(given)), np.asarray(hidden(changed))
+    assert np.array_equal(before[:, 7:], after[:, 7:]) == masked
+    assert not np.array_equal(before[:, 6], after[:, 6])  # the end belongs to what it ends
+
+
+def test_documents_are_numbered():
+    tokens = np.array([[5, 0, 0, 7, 8, 0], [1, 2, 3, 4, 5, 6]], np.int32)
+    assert document_numbers(tokens, 0).tolist() == [[0, 0, 1, 2, 2, 2], [0] * 6]
 
 
 @pytest.mark.parametrize("positions", [5, 1000])

@@ -31,7 +31,8 @@ class Attention(nnx.Module):
             self.q_norm = Norm(config, Dh, "rmsnorm")
             self.k_norm = Norm(config, Dh, "rmsnorm")
 
-    def __call__(self, x_BxSxd: jax.Array) -> jax.Array:
+    def __call__(self, x_BxSxd: jax.Array, document_BxS: jax.Array | None = None) -> jax.Array:
+        """y_BxSxd. With the number of each position's document, positions see none but their own."""
         dtype, whole = x_BxSxd.dtype, self.layout.whole
         q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (
             jnp.einsum("BSd,dHD->BSHD", x_BxSxd, whole(w[...].astype(dtype)))
@@ -41,12 +42,17 @@ class Attention(nnx.Module):
             q_BxSxHxDh, k_BxSxHxDh = self.q_norm(q_BxSxHxDh), self.k_norm(k_BxSxHxDh)
         if self.config.positions == "rope":
             q_BxSxHxDh, k_BxSxHxDh = rotate(q_BxSxHxDh), rotate(k_BxSxHxDh)
+        mask_Bx1xSxS = None
+        if document_BxS is not None:
+            mask_Bx1xSxS = document_BxS[:, None, :, None] == document_BxS[:, None, None, :]
         precision = None
         if self.config.attention_float32:
             wide, precision = parameter_dtype(self.config), "highest"  # else a TPU multiplies float32 in bfloat16
             q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(wide) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
         with jax.default_matmul_precision(precision):
-            y_BxSxHxDh = jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, is_causal=True)
+            y_BxSxHxDh = jax.nn.dot_product_attention(
+                q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True
+            )
         return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), whole(self.w_o_HxDhxd[...].astype(dtype)))
 
 

@@ -30,18 +30,31 @@ class Block(nnx.Module):
         else:
             self.moe = MoeLayer(config, layout, k_ff)
 
-    def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        x_BxSxd = x_BxSxd + self.attention(self.attention_norm(x_BxSxd))
+    def __call__(
+        self, x_BxSxd: jax.Array, document_BxS: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        x_BxSxd = x_BxSxd + self.attention(self.attention_norm(x_BxSxd), document_BxS)
         h_BxSxd = self.ff_norm(x_BxSxd)
         y_BxSxd, statistics = self.moe(h_BxSxd) if hasattr(self, "moe") else (self.ff(h_BxSxd), {})
         return x_BxSxd + y_BxSxd, statistics
 
 
 class Transformer(nnx.Module):
-    """Tokens in, hidden states and the layers' statistics out; losses without ever holding all logits."""
+    """Tokens in, hidden states and the layers' statistics out; losses without ever holding all logits.
 
-    def __init__(self, config: Config, vocabulary_size: int, layout: Layout, key: jax.Array):
-        self.config, self.layout = config, layout
+    `end_of_document` is the token that ends a document; only data.mask_documents needs it (ValueError without it)."""
+
+    def __init__(
+        self,
+        config: Config,
+        vocabulary_size: int,
+        layout: Layout,
+        key: jax.Array,
+        end_of_document: int | None = None,
+    ):
+        if config.data.mask_documents and end_of_document is None:
+            raise ValueError("data.mask_documents needs the store's end_of_document token")
+        self.config, self.layout, self.end_of_document = config, layout, end_of_document
         m = config.model
         k_tokens, k_positions, k_blocks, k_head = jax.random.split(key, 4)
         self.tokens_Vxd = weight(m, k_tokens, (vocabulary_size, m.d_model), (None, "embed"), 1)
@@ -61,10 +74,11 @@ class Transformer(nnx.Module):
         if m.positions == "learned":
             x_BxSxd = x_BxSxd + layout.whole(self.positions_Sxd[...].astype(dtype))[None, : tokens_BxS.shape[1]]
         x_BxSxd = layout.constrain(x_BxSxd, "batch", None, None)
+        document_BxS = document_numbers(tokens_BxS, self.end_of_document) if self.config.data.mask_documents else None
         graph, layers = nnx.split(self.blocks)
 
         def block(x_BxSxd, layer):
-            x_BxSxd, statistics = nnx.merge(graph, layer)(x_BxSxd)
+            x_BxSxd, statistics = nnx.merge(graph, layer)(x_BxSxd, document_BxS)
             return layout.constrain(x_BxSxd, "batch", None, None), statistics
 
         x_BxSxd, statistics = jax.lax.scan(jax.checkpoint(block) if m.remat else block, x_BxSxd, layers)
@@ -98,3 +112,11 @@ class Transformer(nnx.Module):
         )
         _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
         return loss_NxBxC.swapaxes(0, 1).reshape(B, S), statistics
+
+
+def document_numbers(tokens_BxS: jax.Array, end_of_document: int) -> jax.Array:
+    """document_BxS: how many documents have ended before a position. An end belongs to what it ends.
+
+    Positions go on across documents and every token stays a target, so that counts and losses mean the same."""
+    end_BxS = (tokens_BxS == end_of_document).astype(jnp.int32)
+    return jnp.cumsum(end_BxS, axis=1) - end_BxS
