@@ -73,14 +73,14 @@ def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
 
     known = [_columns(run) for run in runs]
     for run, columns in zip(runs, known, strict=True):
-        if missing := [c for c in law.columns.values() if columns.get(c) is None]:
+        if missing := [c for c in law.form.columns.values() if columns[c] is None]:
             raise UserError(f"{run.name} has no {missing[0]}, and {law.law} needs it")
-    axes = {c: np.array([k[c] for k in known], float) for c in law.columns.values()}
+    axes = {c: np.array([k[c] for k in known], float) for c in law.form.columns.values()}
+    beyond = law.outside(axes)
     value, low, high = law.predict(axes, level, residual=bool(law.samples))
     _, law_low, law_high = law.predict(axes, level)
     out = []
     for i, run in enumerate(runs):
-        outside = [c for c in axes if c in law.range and not law.range[c][0] <= axes[c][i] <= law.range[c][1]]
         out.append(
             {
                 "name": run.name,
@@ -90,14 +90,14 @@ def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
                 "high": high[i],
                 "law_low": law_low[i],
                 "law_high": law_high[i],
-                "outside": " ".join(outside),
+                "outside": " ".join(c for c, mask in beyond.items() if mask[i]),
             }
         )
     return out
 
 
 def _show(law, rows: Sequence[dict]) -> None:
-    axes = list(law.columns.values())
+    axes = list(law.form.columns.values())
     heads = ["run", *(f">{c}" for c in axes), ">loss", f">{law.level:.0%} of such runs", "outside the fit"]
     lines = []
     for r in rows:

@@ -55,18 +55,29 @@ class Law:
         return self.form.cost
 
     def axes(self, table: Mapping) -> dict[str, np.ndarray]:
-        """The law's columns by symbol, from a table or mapping that has them by symbol or by the name in
-        results.csv."""
-        sources = {**self.form.columns, **self.columns}
+        """The law's columns by symbol, from a table or mapping that has them by symbol, by the name they were fitted
+        from or by the name in results.csv."""
         found = {}
-        for symbol, column in sources.items():
-            key = symbol if symbol in table else column
-            if key not in table:
+        for symbol, column in self.form.columns.items():
+            source = self.columns.get(symbol, column)
+            key = next((k for k in (symbol, source, column) if k in table), None)
+            if key is None:
                 raise errors.UserError(
-                    f"{self.law} needs {symbol} (column {column!r}) and was given {', '.join(map(str, table))}"
+                    f"{self.law} needs {symbol} (column {source!r}) and was given {', '.join(map(str, table))}"
                 )
             found[symbol] = np.asarray(table[key], np.float64)
         return found
+
+    def outside(self, table: Mapping) -> dict[str, np.ndarray]:
+        """Where a prediction is an extrapolation: for each column fitted, True outside the range of the rows fitted."""
+        axes = self.axes(table)
+        sources = {self.columns.get(s, c): axes[s] for s, c in self.form.columns.items()}
+        slack = 1e-9
+        return {
+            c: (v < self.range[c][0] * (1 - slack)) | (v > self.range[c][1] * (1 + slack))
+            for c, v in sources.items()
+            if c in self.range
+        }
 
     def loss_at(self, table: Mapping) -> np.ndarray:
         """The law's loss, nats per token; table as for `axes`, arrays broadcast."""

@@ -163,10 +163,7 @@ def _plan(law, flops, cost, shape, combinations, limits) -> Plan:
         )
         tails = [(1 - law.level) / 2, (1 + law.level) / 2]
         bands = {k: tuple(map(float, np.quantile(v, tails))) for k, v in many.items()}
-    axes = {**{c: values[c] for c in law.columns.values() if c in values}}
-    outside = tuple(
-        c for c, v in axes.items() if c in law.range and not law.range[c][0] * 0.999 <= v <= law.range[c][1] * 1.001
-    )
+    outside = tuple(c for c, beyond in law.outside(values).items() if beyond)
     return Plan(values, bands, outside, _at_limit(values, combinations, limits, bool(edge[np.argmin(loss)]), law))
 
 
