@@ -114,7 +114,7 @@ def test_counts_are_those_of_counts_py():
     assert columns["n_total"] == pytest.approx(expected.n_total, rel=5e-3)  # the same
     for cost in ("flops_krajewski2024", "flops_abnar2025", "train_flops"):
         assert shape.flops_per_token(cost, columns) * 1e6 == pytest.approx(getattr(flops, cost)), cost
-    assert shape.flops_per_token("flops_6nd", columns) * 1e6 == pytest.approx(flops.flops_6nd, rel=5e-3)  # norms, positions
+    assert shape.flops_per_token("flops_6nd", columns) * 1e6 == pytest.approx(flops.flops_6nd, rel=5e-3)
 
 
 def test_bands_carry_the_bootstrap_through():

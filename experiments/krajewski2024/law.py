@@ -1,10 +1,9 @@
-"""How solid the published law is: both fits, the profile over (c, penalty), and what they mean for a plan at 1e24
-FLOPs.
+"""How solid the published law is: both fits, the profile over (c, penalty), and what they mean at 1e24 FLOPs.
 
     python experiments/krajewski2024/law.py        (two minutes; prints the tables of README.md, writes figures/law_*)
 
-Reads the 75 recovered losses of Table 3 from the folder in MOE_JAX_REFERENCE (default ../shared/reference beside the
-checkout)."""
+Reads the 75 recovered losses of Table 3 in MOE_JAX_REFERENCE (default ../shared/reference beside the checkout).
+"""
 
 import dataclasses
 import os
