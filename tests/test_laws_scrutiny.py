@@ -79,7 +79,8 @@ def test_comparison_prefers_the_law_that_made_the_data():
 
 def test_the_verb_shows_profiles_and_comparisons(tmp_path, capsys):
     table = runs().assign(n_total=lambda t: t.n_total_nonemb)
-    assert call(tmp_path, table, "--huber", "inf", "--profile", "alpha", "--compare", "krajewski2024,chinchilla") == errors.DONE
+    flags = ["--huber", "inf", "--profile", "alpha", "--compare", "krajewski2024,chinchilla"]
+    assert call(tmp_path, table, *flags) == errors.DONE
     said = capsys.readouterr().out
     assert "profile of alpha: the data accept " in said
     assert "laws on the same runs, lowest:0.2 held out:" in said

@@ -62,9 +62,12 @@ PRESETS = {
         drop="highest:5",
         source="Besiroglu et al. 2024 Table 1 and notebook",
     ),
+    # A weight decay of 1e-5 is printed. Against the mean over rows it swamps the data: on losses planted with their law
+    # the fit misses by .095 nats. Against the sum over their 280 runs it gives .007 fitted and .004 held out, near what
+    # they report (.0062, .0039).
     "joint_moe2025": Preset(
         law="joint_moe2025",
-        objective=Objective(space="log", huber=1e-2, l2=1e-5, weight_exponent=30),
+        objective=Objective(space="log", huber=1e-2, l2=1e-5 / 280, weight_exponent=30),
         # 3^9 starts in the paper; E_start and E_max begin where Clark et al. ended
         starts={
             "a": [30, 100, 300],
