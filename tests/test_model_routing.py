@@ -14,16 +14,20 @@ def logits(seed=0, scale=1.0):
     return scale * jax.random.normal(jax.random.key(seed), (G, T, E))
 
 
+def token_choice(logits_GxTxE, k, capacity, softmax="before_top_k"):
+    return routing.fill_slots(*routing.token_choice(logits_GxTxE, k, softmax), capacity)
+
+
 @pytest.mark.parametrize("k", [1, 2, E])
 @pytest.mark.parametrize("capacity", [1, 3, 7, T])
 @pytest.mark.parametrize("softmax", ["before_top_k", "after_top_k"])
 def test_token_choice_conserves_tokens(k, capacity, softmax):
-    r = routing.token_choice(logits(), k, capacity, softmax)
+    r, seen = token_choice(logits(), k, capacity, softmax)
     slot, token = np.asarray(r.slot_GxTxK), np.asarray(r.token_GxExC)
     kept = slot < E * capacity
-    assert kept.sum() + np.asarray(r.dropped_G).sum() == G * T * k == np.asarray(r.load_GxE).sum()
+    assert kept.sum() + np.asarray(seen.dropped_G).sum() == G * T * k == np.asarray(seen.load_GxE).sum()
     assert (token < T).sum() == kept.sum()
-    assert np.array_equal((token < T).sum(-1), np.minimum(np.asarray(r.load_GxE), capacity))
+    assert np.array_equal((token < T).sum(-1), np.minimum(np.asarray(seen.load_GxE), capacity))
     for g, t, j in zip(*np.nonzero(kept), strict=True):  # the two directions are each other's inverse
         e, c = divmod(slot[g, t, j], capacity)
         assert token[g, e, c] == t
@@ -33,37 +37,39 @@ def test_token_choice_conserves_tokens(k, capacity, softmax):
         for e in range(E):  # token-major: an expert keeps the first that ask
             mine = token[g, e][token[g, e] < T]
             assert np.array_equal(mine, np.sort(mine))
-    assert np.all((np.asarray(r.weight_GxTxK) > 0) == kept)
+    assert np.all((np.asarray(r.weight_GxExC) > 0) == (token < T))
 
 
 def test_an_expert_keeps_the_first_that_ask():
     same = jnp.zeros((1, T, E)).at[..., 5].set(3.0)
-    r = routing.token_choice(same, 1, 4, "before_top_k")
+    r, seen = token_choice(same, 1, 4)
     assert np.asarray(r.token_GxExC)[0, 5].tolist() == [0, 1, 2, 3]
-    assert int(r.dropped_G[0]) == T - 4
+    assert int(seen.dropped_G[0]) == T - 4
     assert np.asarray(r.token_GxExC)[0, :5].min() == T  # all other experts are empty
 
 
 def test_ties_go_to_the_lower_index():
-    r = routing.token_choice(jnp.zeros((1, T, E)), 3, T, "before_top_k")
+    r, _ = token_choice(jnp.zeros((1, T, E)), 3, T)
     assert np.unique(np.asarray(r.slot_GxTxK) // T).tolist() == [0, 1, 2]
-    chosen = routing.expert_choice(jnp.zeros((1, T, E)), 4, "over_experts")
+    chosen, _ = routing.expert_choice(jnp.zeros((1, T, E)), 4, "over_experts")
     assert np.all(np.asarray(chosen.token_GxExC) == np.arange(4))
 
 
 def test_balance_is_one_when_balanced_and_n_experts_when_not():
     balanced = jnp.tile(10 * jnp.eye(E), (3, 1))[None]
-    assert float(routing.token_choice(balanced, 1, T, "before_top_k").balance_G[0]) == pytest.approx(1, abs=1e-6)
-    uniform = routing.token_choice(jnp.zeros((1, E, E)), E, T, "before_top_k")
-    assert float(uniform.balance_G[0]) == pytest.approx(1, abs=1e-6)
-    one = jnp.zeros((1, T, E)).at[..., 2].set(50.0)
-    assert float(routing.token_choice(one, 1, T, "before_top_k").balance_G[0]) == pytest.approx(E, rel=1e-6)
+
+    def balance(logits_GxTxE, k):
+        return float(routing.token_choice(logits_GxTxE, k, "before_top_k")[1].balance_G[0])
+
+    assert balance(balanced, 1) == pytest.approx(1, abs=1e-6)
+    assert balance(jnp.zeros((1, E, E)), E) == pytest.approx(1, abs=1e-6)
+    assert balance(jnp.zeros((1, T, E)).at[..., 2].set(50.0), 1) == pytest.approx(E, rel=1e-6)
 
 
 def test_weights_before_and_after_top_k():
     x = logits()
-    before = routing.token_choice(x, 2, T, "before_top_k").weight_GxTxK
-    after = routing.token_choice(x, 2, T, "after_top_k").weight_GxTxK
+    before = routing.token_choice(x, 2, "before_top_k")[0].weight_GxTxK
+    after = routing.token_choice(x, 2, "after_top_k")[0].weight_GxTxK
     p = jnp.sort(jax.nn.softmax(x, axis=-1), axis=-1)[..., :-3:-1]
     np.testing.assert_allclose(before, p, rtol=1e-6)
     np.testing.assert_allclose(after, p / p.sum(-1, keepdims=True), rtol=1e-6)
@@ -72,26 +78,37 @@ def test_weights_before_and_after_top_k():
 @pytest.mark.parametrize("softmax", ["over_experts", "over_tokens"])
 def test_expert_choice_takes_the_best_tokens(softmax):
     x, capacity = logits(1), 4
-    r = routing.expert_choice(x, capacity, softmax)
+    r, seen = routing.expert_choice(x, capacity, softmax)
     p = np.asarray(jax.nn.softmax(x, axis=-1 if softmax == "over_experts" else 1))
     for g in range(G):
         for e in range(E):
             best = np.argsort(-p[g, :, e], kind="stable")[:capacity]
             assert np.asarray(r.token_GxExC)[g, e].tolist() == best.tolist()
             np.testing.assert_allclose(np.asarray(r.weight_GxExC)[g, e], p[g, best, e], rtol=1e-6)
-    assert int(r.dropped_G.sum()) == 0
-    assert np.all(np.asarray(r.load_GxE) == capacity)
+    assert int(seen.dropped_G.sum()) == 0
+    assert np.all(np.asarray(seen.load_GxE) == capacity)
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_combine_weights_are_the_routing(k):
-    r = routing.token_choice(logits(2, 3.0), k, 4, "before_top_k")
-    w = np.asarray(routing.combine_weights(r, T))
-    np.testing.assert_allclose(w.sum(-1), np.asarray(r.weight_GxTxK).sum(-1), rtol=1e-6)
-    assert np.all((w > 0).sum(1) == np.minimum(np.asarray(r.load_GxE), 4))
+    choice, seen = routing.token_choice(logits(2, 3.0), k, "before_top_k")
+    slots, _ = routing.fill_slots(choice, seen, 4)
+    w = np.asarray(routing.combine_weights(slots, T))
+    kept = np.asarray(slots.slot_GxTxK) < E * 4
+    np.testing.assert_allclose(w.sum(-1), np.where(kept, choice.weight_GxTxK, 0).sum(-1), rtol=1e-6)
+    assert np.all((w > 0).sum(1) == np.minimum(np.asarray(seen.load_GxE), 4))
 
 
 def test_statistics():
-    r = routing.token_choice(jnp.zeros((1, T, E)), 1, T, "before_top_k")
-    assert float(r.entropy_G[0]) == pytest.approx(np.log(E), rel=1e-6)
-    assert float(r.z_G[0]) == pytest.approx(np.log(E) ** 2, rel=1e-6)
+    _, seen = routing.token_choice(jnp.zeros((1, T, E)), 1, "before_top_k")
+    assert float(seen.entropy_G[0]) == pytest.approx(np.log(E), rel=1e-6)
+    assert float(seen.z_G[0]) == pytest.approx(np.log(E) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_experts", [1, 5, 8, 2**28])
+def test_sorting_by_expert_is_stable(n_experts):
+    """2^28 experts and 20 assignments are more bits than a packed key has."""
+    expert_A = jax.random.randint(jax.random.key(0), (T,), 0, n_experts).at[::3].set(n_experts - 1)
+    expert_sorted_A, order_A = routing.sort_by_expert(expert_A, n_experts)
+    wanted = np.argsort(np.asarray(expert_A), stable=True)
+    assert np.array_equal(order_A, wanted) and np.array_equal(expert_sorted_A, np.asarray(expert_A)[wanted])

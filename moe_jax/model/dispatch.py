@@ -1,118 +1,132 @@
 """Tokens to experts and back, on one device's share of the mesh (called inside shard_map).
 
 `slots` gathers each expert's tokens into its slots, sends slots to the devices that hold the experts, multiplies, sends
-back, and gathers. `dense` runs every expert on every token: the oracle of the tests.
+back, and adds up. `dense` runs every expert on every token: the oracle of the tests.
 
     G  routing groups on this device    E  experts             R  slots of all experts and groups, E·G·C
     T  tokens of a group                C  slots of an expert  d  d_model
-    N  tokens on this device, G·T       K  experts a token     S  rows of an expert after the exchange
+    N  tokens on this device, G·T       K  experts a token     S  rows of an expert: G·C, more after an exchange
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.model import routing as routing_lib
-from moe_jax.model.routing import Routing
+from moe_jax.model import routing
+from moe_jax.model.experts import Experts, hidden, output
+from moe_jax.model.gathers import collect, spread, take, wide
+from moe_jax.model.routing import Slots
 from moe_jax.sharding import EXPERT
 
-# rows_ExSxd -> rows_ExSxd, over the experts that this device holds
-Experts = Callable[[jax.Array], jax.Array]
+CHUNK_ROWS = 1024  # rows of a chunk of `streamed`: they and their hidden values fit a core's cache
 
 
-def slots(x_GxTxd: jax.Array, routing: Routing, experts: Experts, expert_parallel: int) -> jax.Array:
-    """y_GxTxd: the weighted sum of each token's experts, those that had a slot for it."""
+def slots(x_GxTxd: jax.Array, slots: Slots, experts: Experts, expert_parallel: int, stream: bool) -> jax.Array:
+    """y_GxTxd: the weighted sum of each token's experts, those that had a slot for it.
+
+    `experts` are those that this device holds. With `stream` and all experts here, rows are never all there at once."""
     G, T, d = x_GxTxd.shape
-    _, E, C = routing.token_GxExC.shape
-    g = jnp.arange(G)
-    token_ExGxC = routing.token_GxExC.swapaxes(0, 1)
-    empty_ExGxC = token_ExGxC == T
-    token_R = jnp.where(empty_ExGxC, G * T, token_ExGxC + g[None, :, None] * T).reshape(E * G * C)
+    _, E, C = slots.token_GxExC.shape
+    first_G = T * jnp.arange(G, dtype=jnp.int32)
+    token_ExGxC = slots.token_GxExC.swapaxes(0, 1)
+    token_ExS = jnp.where(token_ExGxC == T, G * T, token_ExGxC + first_G[None, :, None]).reshape(E, G * C)
+    weight_ExS = slots.weight_GxExC.swapaxes(0, 1).reshape(E, G * C)
     x_Nxd = x_GxTxd.reshape(G * T, d)
-    if routing.slot_GxTxK is None:
-        rows_Rxd = x_Nxd[token_R]
+    if stream and expert_parallel == 1:
+        y_Nxd = streamed(x_Nxd, token_ExS, weight_ExS, experts)
     else:
-        e_GxTxK, c_GxTxK = jnp.divmod(routing.slot_GxTxK, C)
-        row_GxTxK = jnp.where(e_GxTxK < E, (e_GxTxK * G + g[:, None, None]) * C + c_GxTxK, E * G * C)
-        row_NxK = row_GxTxK.reshape(G * T, -1)
-        rows_Rxd = gather_rows(x_Nxd, token_R, row_NxK)
-    out_Rxd = _exchange(rows_Rxd.reshape(E, G * C, d), experts, expert_parallel).reshape(E * G * C, d)
-    if routing.slot_GxTxK is None:
-        weight_R = routing.weight_GxExC.swapaxes(0, 1).reshape(E * G * C)
-        y_Nxd = jnp.zeros_like(x_Nxd, weight_R.dtype).at[token_R].add(out_Rxd * weight_R[:, None])
-    else:
-        weight_NxK = routing.weight_GxTxK.reshape(G * T, -1)
-        y_Nxd = combine_rows(out_Rxd, weight_NxK, token_R, row_NxK)
+        y_Nxd = _exchanged(x_Nxd, token_ExS, weight_ExS, _rows_of_tokens(slots), experts, expert_parallel)
     return y_Nxd.reshape(G, T, d).astype(x_GxTxd.dtype)
 
 
-def dense(x_GxTxd: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def dense(x_GxTxd: jax.Array, slots: Slots, experts: Experts) -> jax.Array:
     """y_GxTxd as `slots` gives it, from every expert on every token; `experts` holds them all."""
     G, T, d = x_GxTxd.shape
-    weight_GxTxE = routing_lib.combine_weights(routing, T)
+    weight_GxTxE = routing.combine_weights(slots, T)
     E = weight_GxTxE.shape[-1]
     x_ExNxd = jnp.broadcast_to(x_GxTxd.reshape(1, G * T, d), (E, G * T, d))
-    out_ExGxTxd = experts(x_ExNxd).reshape(E, G, T, d)
-    return jnp.einsum("GTE,EGTd->GTd", weight_GxTxE, out_ExGxTxd.astype(weight_GxTxE.dtype)).astype(x_GxTxd.dtype)
+    out_ExNxd = experts(x_ExNxd, jnp.ones((E, G * T), weight_GxTxE.dtype))
+    out_ExGxTxd = out_ExNxd.reshape(E, G, T, d).astype(weight_GxTxE.dtype)
+    return jnp.einsum("GTE,EGTd->GTd", weight_GxTxE, out_ExGxTxd).astype(x_GxTxd.dtype)
 
 
-def _exchange(rows_ExSxd: jax.Array, experts: Experts, expert_parallel: int) -> jax.Array:
+def _rows_of_tokens(slots: Slots) -> jax.Array | None:
+    """row_NxK, where each of a token's assignments lies among all R rows, expert by expert and group by group; R:
+    dropped. None with expert choice."""
+    if slots.slot_GxTxK is None:
+        return None
+    G, E, C = slots.token_GxExC.shape
+    e_GxTxK, c_GxTxK = jnp.divmod(slots.slot_GxTxK, C)
+    g_Gx1x1 = jnp.arange(G, dtype=jnp.int32)[:, None, None]
+    row_GxTxK = jnp.where(e_GxTxK < E, (e_GxTxK * G + g_Gx1x1) * C + c_GxTxK, E * G * C)
+    return row_GxTxK.reshape(-1, row_GxTxK.shape[-1])
+
+
+def _exchanged(x_Nxd, token_ExS, weight_ExS, row_NxK, experts, expert_parallel):
     """Rows go to the devices of their experts, through them, and back."""
+    (E, S), d = token_ExS.shape, x_Nxd.shape[-1]
+    token_R = token_ExS.reshape(E * S)
+    rows_Rxd = take(x_Nxd, token_R) if row_NxK is None else spread(x_Nxd, token_R, row_NxK)
+    rows_ExSxd = rows_Rxd.reshape(E, S, d)
     if expert_parallel == 1:
-        return experts(rows_ExSxd)
-    here = jax.lax.all_to_all(rows_ExSxd, EXPERT, split_axis=0, concat_axis=1, tiled=True)
-    return jax.lax.all_to_all(experts(here), EXPERT, split_axis=1, concat_axis=0, tiled=True)
+        out_ExSxd = experts(rows_ExSxd, weight_ExS)
+    else:
+        there = [jax.lax.all_to_all(a, EXPERT, 0, 1, tiled=True) for a in (rows_ExSxd, weight_ExS)]
+        out_ExSxd = jax.lax.all_to_all(experts(*there), EXPERT, 1, 0, tiled=True)
+    out_Rxd = out_ExSxd.reshape(E * S, d)
+    if row_NxK is not None:
+        return collect(out_Rxd, token_R, row_NxK)
+    return jnp.zeros_like(x_Nxd, wide(out_Rxd)).at[token_R].add(out_Rxd.astype(wide(out_Rxd)), mode="drop")
 
 
-def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
-    """rows[index]; zeros where the index is one past the end."""
-    return rows.at[index].get(mode="fill", fill_value=0)
-
-
-# Token choice knows the map in both directions, so each gather's backward pass is a gather over the other direction
-# instead of a scatter-add, which is slow on every kind of device.
-
-
-@jax.custom_vjp
-def gather_rows(x_Nxd: jax.Array, token_R: jax.Array, row_NxK: jax.Array) -> jax.Array:
-    """rows_Rxd = x_Nxd[token_R], zeros in empty slots (token N). row_NxK is the inverse map (row R: dropped)."""
-    return _take(x_Nxd, token_R)
-
-
-def _gather_rows_fwd(x_Nxd, token_R, row_NxK):
-    return gather_rows(x_Nxd, token_R, row_NxK), row_NxK
-
-
-def _gather_rows_bwd(row_NxK, d_rows_Rxd):
-    return _take(d_rows_Rxd, row_NxK).sum(1), None, None
-
-
-gather_rows.defvjp(_gather_rows_fwd, _gather_rows_bwd)
+# On a CPU, memory that is touched for the first time costs more than the arithmetic (a page fault every 4 KB), and a
+# scatter-add is a loop over rows in cache. So there the experts run in chunks: gather a chunk's rows, multiply, add to
+# the sum. Only the hidden values are kept, as many as the dense twin's; rows are gathered again in the backward pass.
 
 
 @jax.custom_vjp
-def combine_rows(out_Rxd: jax.Array, weight_NxK: jax.Array, token_R: jax.Array, row_NxK: jax.Array) -> jax.Array:
-    """y_Nxd = Σ_K weight_NxK · out_Rxd[row_NxK], in the weights' precision; dropped rows count nothing."""
-    return jnp.einsum("NK,NKd->Nd", weight_NxK, _take(out_Rxd, row_NxK).astype(weight_NxK.dtype))
+def streamed(x_Nxd: jax.Array, token_ExS: jax.Array, weight_ExS: jax.Array, experts: Experts) -> jax.Array:
+    """y_Nxd in the weights' precision: Σ of the experts' outputs over each token's rows. Row (e, s) is of token
+    token_ExS, N where empty."""
+    return _streamed_fwd(x_Nxd, token_ExS, weight_ExS, experts)[0]
 
 
-def _combine_rows_fwd(out_Rxd, weight_NxK, token_R, row_NxK):
-    return combine_rows(out_Rxd, weight_NxK, token_R, row_NxK), (out_Rxd, weight_NxK, token_R, row_NxK)
+def _streamed_fwd(x_Nxd, token_ExS, weight_ExS, experts):
+    def chunk(y_Nxd, part):
+        token_ExS, weight_ExS, experts = part
+        h = hidden(take(x_Nxd, token_ExS), experts.w_in)
+        out_ExSxd = output(experts.activation, h, weight_ExS, experts.w_out_Exfxd)
+        return y_Nxd.at[token_ExS].add(out_ExSxd.astype(y_Nxd.dtype), mode="drop"), h
 
-
-def _combine_rows_bwd(saved, d_y_Nxd):
-    out_Rxd, weight_NxK, token_R, row_NxK = saved
-    # The weight of a row is that of its one assignment: scattered as numbers, R of them, not as rows of d.
-    R = out_Rxd.shape[0]
-    weight_R = (
-        jnp.zeros(R, weight_NxK.dtype)
-        .at[row_NxK.reshape(-1)]
-        .set(weight_NxK.reshape(-1), mode="drop", unique_indices=False)
+    y_Nxd, h = jax.lax.scan(
+        chunk, jnp.zeros_like(x_Nxd, weight_ExS.dtype), _chunks((token_ExS, weight_ExS, experts), token_ExS.shape)
     )
-    d_out_Rxd = (_take(d_y_Nxd, token_R) * weight_R[:, None]).astype(out_Rxd.dtype)
-    d_weight_NxK = jnp.einsum("Nd,NKd->NK", d_y_Nxd, _take(out_Rxd, row_NxK).astype(d_y_Nxd.dtype))
-    return d_out_Rxd, d_weight_NxK, None, None
+    return y_Nxd, (x_Nxd, token_ExS, weight_ExS, experts, h)
 
 
-combine_rows.defvjp(_combine_rows_fwd, _combine_rows_bwd)
+def _streamed_bwd(saved, d_y_Nxd):
+    x_Nxd, token_ExS, weight_ExS, experts, h = saved
+    d_y_Nxd = d_y_Nxd.astype(x_Nxd.dtype)
+
+    def chunk(d_x_Nxd, part):
+        (token_ExS, weight_ExS, experts), h = part
+        _, output_vjp = jax.vjp(lambda *a: output(experts.activation, *a), h, weight_ExS, experts.w_out_Exfxd)
+        d_h, d_weight_ExS, d_w_out = output_vjp(take(d_y_Nxd, token_ExS))
+        _, hidden_vjp = jax.vjp(hidden, take(x_Nxd, token_ExS), experts.w_in)
+        d_rows_ExSxd, d_w_in = hidden_vjp(d_h)
+        d_x_Nxd = d_x_Nxd.at[token_ExS].add(d_rows_ExSxd.astype(d_x_Nxd.dtype), mode="drop")
+        return d_x_Nxd, (d_weight_ExS, experts.replace(w_in=d_w_in, w_out_Exfxd=d_w_out))
+
+    parts = (_chunks((token_ExS, weight_ExS, experts), token_ExS.shape), h)
+    d_x_Nxd, gradients = jax.lax.scan(chunk, jnp.zeros_like(x_Nxd, weight_ExS.dtype), parts)
+    d_weight_ExS, d_experts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), gradients)
+    return d_x_Nxd.astype(x_Nxd.dtype), None, d_weight_ExS, d_experts
+
+
+streamed.defvjp(_streamed_fwd, _streamed_bwd)
+
+
+def _chunks(arrays, shape: tuple[int, int]):
+    """Arrays over all E experts as (chunks, experts of a chunk, …): the largest chunks of up to CHUNK_ROWS rows."""
+    E, S = shape
+    size = max(n for n in range(1, E + 1) if E % n == 0 and (n == 1 or n * S <= CHUNK_ROWS))
+    return jax.tree.map(lambda a: a.reshape(E // size, size, *a.shape[1:]), arrays)

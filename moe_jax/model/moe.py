@@ -9,6 +9,8 @@ first.
     d  d_model
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 from moe_jax import counts
 from moe_jax.config import Config
 from moe_jax.model import dispatch, routing
-from moe_jax.model.layers import Norm, activate, parameter_dtype, weight
+from moe_jax.model.experts import Experts
+from moe_jax.model.layers import Norm, parameter_dtype, weight
 from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
@@ -41,22 +44,24 @@ class MoeLayer(nnx.Module):
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction,
         max_over_mean_load."""
-        experts_spec = P(EXPERT) if self.config.moe.dispatch == "slots" else P()
-        weights = [self.w_in_Exdxf[...], self.w_out_Exfxd[...]] + (
-            [self.w_gate_Exdxf[...]] if self.config.model.gated else []
+        w_in = [self.w_in_Exdxf] + ([self.w_gate_Exdxf] if self.config.model.gated else [])
+        experts = Experts(
+            w_in=tuple(w[...].astype(x_BxSxd.dtype) for w in w_in),
+            w_out_Exfxd=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
+            activation=self.config.model.activation,
         )
-        weights = [w.astype(x_BxSxd.dtype) for w in weights]
+        cut = () if self.config.moe.dispatch == "dense" else (EXPERT,)
         layer = jax.shard_map(
-            self._local,
+            functools.partial(self._local, cut),
             mesh=self.layout.mesh,
-            in_specs=(P(AXES), P(), *[experts_spec] * len(weights)),
+            in_specs=(P(AXES), P(), P(cut)),
             out_specs=(P(AXES), P()),
             check_vma=True,
         )
-        y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], *weights)
+        y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], experts)
         return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
 
-    def _local(self, x_BxSxd, router_dxE, w_in_Exdxf, w_out_Exfxd, w_gate_Exdxf=None):
+    def _local(self, cut, x_BxSxd, router_dxE, experts):
         moe, capacity = self.config.moe, counts.capacity(self.config)
         axes = exchange_axes(self.config, self.layout.mesh, x_BxSxd.shape[0])
         if axes:
@@ -64,21 +69,19 @@ class MoeLayer(nnx.Module):
         x_GxTxd = self._groups(x_BxSxd)
         wide = parameter_dtype(self.config.model)
         logits_GxTxE = jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
-        routed = routing.route(moe, logits_GxTxE, capacity)
-
-        def experts(rows_ExSxd):
-            h_ExSxf = jnp.einsum("ESd,Edf->ESf", rows_ExSxd, w_in_Exdxf)
-            gate_ExSxf = None if w_gate_Exdxf is None else jnp.einsum("ESd,Edf->ESf", rows_ExSxd, w_gate_Exdxf)
-            return jnp.einsum("ESf,Efd->ESd", activate(self.config.model.activation, h_ExSxf, gate_ExSxf), w_out_Exfxd)
-
+        slots, seen = routing.route(moe, logits_GxTxE, capacity)
+        # Seen as differing from device to device, as their gradients do; the backward pass of this adds those up.
+        same = tuple(axis for axis in AXES if axis not in cut)
+        experts = jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
         if moe.dispatch == "slots":
-            y_GxTxd = dispatch.slots(x_GxTxd, routed, experts, self.layout.size(EXPERT))
+            on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
+            y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, self.layout.size(EXPERT), stream=on_cpu)
         else:
-            y_GxTxd = dispatch.dense(x_GxTxd, routed, experts)
+            y_GxTxd = dispatch.dense(x_GxTxd, slots, experts)
         y_BxSxd = self._ungroup(y_GxTxd, x_BxSxd.shape)
         if axes:
             y_BxSxd = jax.lax.all_to_all(y_BxSxd, axes, split_axis=0, concat_axis=1, tiled=True)
-        return y_BxSxd, statistics(routed, x_GxTxd.shape[1], moe.top_k)
+        return y_BxSxd, reduce(seen, x_GxTxd.shape[1], moe.top_k)
 
     def _groups(self, x_BxSxd: jax.Array) -> jax.Array:
         """Groups of whole sequences, or of sequences at one position."""
@@ -96,15 +99,15 @@ class MoeLayer(nnx.Module):
         return y_GxTxd.reshape(B // m, S, m, d).swapaxes(1, 2).reshape(B, S, d)
 
 
-def statistics(routed: routing.Routing, tokens: int, k: int) -> dict[str, jax.Array]:
+def reduce(seen: routing.Statistics, tokens: int, k: int) -> dict[str, jax.Array]:
     """Scalars over the whole mesh: every one is reduced over all axes here, before it leaves the shard_map."""
-    dtype = routed.z_G.dtype
-    load_E = jax.lax.psum(routed.load_GxE.sum(0).astype(dtype), AXES)
+    dtype = seen.z_G.dtype
+    load_E = jax.lax.psum(seen.load_GxE.sum(0).astype(dtype), AXES)
     local = {
-        "balance": routed.balance_G.mean(),
-        "z": routed.z_G.mean(),
-        "entropy": routed.entropy_G.mean(),
-        "dropped_fraction": routed.dropped_G.astype(dtype).mean() / (tokens * k),
+        "balance": seen.balance_G.mean(),
+        "z": seen.z_G.mean(),
+        "entropy": seen.entropy_G.mean(),
+        "dropped_fraction": seen.dropped_G.astype(dtype).mean() / (tokens * k),
     }
     reduced = jax.tree.map(lambda x: jax.lax.pmean(x, AXES), local)
     return reduced | {"max_over_mean_load": load_E.max() / load_E.mean()}

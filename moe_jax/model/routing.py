@@ -11,124 +11,148 @@ import jax.numpy as jnp
 from flax import struct
 
 from moe_jax.config import MoeConfig
+from moe_jax.model.gathers import spread
 
 
 @struct.dataclass
-class Routing:
-    """Which token sits in which slot, and with what weight it comes back.
+class Statistics:
+    """What a router says of itself, group by group."""
 
-    Token choice knows both directions, slot -> token and assignment -> slot, so that both passes of dispatch and
-    combine
-    can gather. With expert choice a token may be in any number of slots; there the second direction is None.
-    """
-
-    token_GxExC: jax.Array  # the token in a slot; T: the slot is empty
-    weight_GxExC: jax.Array  # of expert choice; 0 in empty slots
-    slot_GxTxK: jax.Array | None  # e·C + c; E·C: dropped
-    weight_GxTxK: jax.Array | None
     load_GxE: jax.Array  # assignments an expert was asked to take, dropped ones included
     dropped_G: jax.Array  # assignments that found no slot
     balance_G: jax.Array  # load-balancing loss, 1 when balanced
     z_G: jax.Array  # mean squared logsumexp
     entropy_G: jax.Array  # of the router's distribution, mean over tokens, nats
 
-    @property
-    def capacity(self) -> int:
-        return self.token_GxExC.shape[-1]
+
+@struct.dataclass
+class Choice:
+    """The experts that each token chose."""
+
+    expert_GxTxK: jax.Array
+    weight_GxTxK: jax.Array
 
 
-def route(config: MoeConfig, logits_GxTxE: jax.Array, capacity: int) -> Routing:
-    """The config's router on every group."""
+@struct.dataclass
+class Slots:
+    """Which token sits in which slot of an expert, and with what weight it comes back.
+
+    Token choice knows the way back too, so that both passes of dispatch and combine can gather. With expert choice a
+    token may be in any number of slots; there it is None."""
+
+    token_GxExC: jax.Array  # T: the slot is empty
+    weight_GxExC: jax.Array  # 0 in empty slots
+    slot_GxTxK: jax.Array | None  # e·C + c; E·C: dropped
+
+
+def route(config: MoeConfig, logits_GxTxE: jax.Array, capacity: int) -> tuple[Slots, Statistics]:
+    """The config's router on every group, into slots."""
     if config.router == "expert_choice":
         return expert_choice(logits_GxTxE, capacity, config.softmax)
-    return token_choice(logits_GxTxE, config.top_k, capacity, config.softmax)
+    choice, statistics = token_choice(logits_GxTxE, config.top_k, config.softmax)
+    return fill_slots(choice, statistics, capacity)
 
 
-def token_choice(logits_GxTxE: jax.Array, k: int, capacity: int, softmax: str) -> Routing:
-    """Each token takes its k best experts; an expert takes the first `capacity` that ask, token-major.
+def token_choice(logits_GxTxE: jax.Array, k: int, softmax: str) -> tuple[Choice, Statistics]:
+    """Each token takes its k best experts; nothing is dropped yet.
 
     `softmax` is before_top_k (weights are shares of all experts, not renormalised) or after_top_k (shares of the
     chosen).
     Ties go to the lower expert. The load-balancing loss is Switch's E Σ_e f_e P_e with f_e the share of assignments
     (Fedus et al. 2021, eq. 4, over k): 1 when balanced, E when all go to one expert."""
-    _, T, E = logits_GxTxE.shape
-    p_GxTxE = jax.nn.softmax(logits_GxTxE, axis=-1)
-    if softmax == "before_top_k":
-        weight_GxTxK, expert_GxTxK = jax.lax.top_k(p_GxTxE, k)
-    else:
-        chosen_GxTxK, expert_GxTxK = jax.lax.top_k(logits_GxTxE, k)
-        weight_GxTxK = jax.nn.softmax(chosen_GxTxK, axis=-1)
-    load_GxE, token_GxExC, slot_GxTxK = jax.vmap(lambda e: _fill_slots(e, E, capacity))(expert_GxTxK)
-    kept_GxTxK = slot_GxTxK < E * capacity
-    share_GxE = load_GxE.astype(p_GxTxE.dtype) / (T * k)
-    return Routing(
-        token_GxExC=token_GxExC,
-        weight_GxExC=jnp.zeros(token_GxExC.shape, p_GxTxE.dtype),
-        slot_GxTxK=slot_GxTxK,
-        weight_GxTxK=jnp.where(kept_GxTxK, weight_GxTxK, 0),
+    G, T, E = logits_GxTxE.shape
+    logit_GxTxK, expert_GxTxK = jax.lax.top_k(logits_GxTxE, k)
+    lse_GxT, share_GxE, entropy_G = _distribution(logits_GxTxE)
+    whole_GxT = lse_GxT if softmax == "before_top_k" else jax.nn.logsumexp(logit_GxTxK, axis=-1)
+    load_GxE = jnp.zeros((G, E), jnp.int32).at[jnp.arange(G)[:, None], expert_GxTxK.reshape(G, T * k)].add(1)
+    asked_GxE = load_GxE.astype(logits_GxTxE.dtype) / (T * k)
+    statistics = Statistics(
         load_GxE=load_GxE,
-        dropped_G=jnp.sum(~kept_GxTxK, axis=(1, 2)),
-        balance_G=E * jnp.sum(share_GxE * p_GxTxE.mean(1), axis=-1),
-        **_statistics(logits_GxTxE),
+        dropped_G=jnp.zeros_like(load_GxE[:, 0]),
+        balance_G=E * jnp.sum(asked_GxE * share_GxE, axis=-1),
+        z_G=jnp.square(lse_GxT).mean(-1),
+        entropy_G=entropy_G,
     )
+    return Choice(expert_GxTxK, jnp.exp(logit_GxTxK - whole_GxT[..., None])), statistics
 
 
-def _fill_slots(expert_TxK: jax.Array, E: int, C: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(load_E, token_ExC, slot_TxK) of one group: a stable sort by expert keeps the token-major order in each."""
-    T, K = expert_TxK.shape
-    expert_A = expert_TxK.reshape(T * K)
-    order_A = jnp.argsort(expert_A, stable=True)
-    sorted_A = expert_A[order_A]
-    first_E = jnp.searchsorted(sorted_A, jnp.arange(E, dtype=sorted_A.dtype))
-    load_E = jnp.diff(first_E, append=T * K)
-    place_ExC = first_E[:, None] + jnp.arange(C)[None, :]
+def fill_slots(choice: Choice, statistics: Statistics, capacity: int) -> tuple[Slots, Statistics]:
+    """An expert keeps the first `capacity` assignments that ask, token-major; the rest are dropped."""
+    G, T, K = choice.expert_GxTxK.shape
+    E = statistics.load_GxE.shape[-1]
+    assignment_GxExC, slot_GxA = jax.vmap(lambda expert_A, load_E: _fill(expert_A, load_E, capacity))(
+        choice.expert_GxTxK.reshape(G, T * K), statistics.load_GxE
+    )
+    weight_GxR = jax.vmap(spread)(
+        choice.weight_GxTxK.reshape(G, T * K, 1), assignment_GxExC.reshape(G, E * capacity), slot_GxA[..., None]
+    )
+    slots = Slots(
+        token_GxExC=assignment_GxExC // K,  # T where empty: an empty slot's assignment is A
+        weight_GxExC=weight_GxR.reshape(G, E, capacity),
+        slot_GxTxK=slot_GxA.reshape(G, T, K),
+    )
+    return slots, statistics.replace(dropped_G=jnp.maximum(statistics.load_GxE - capacity, 0).sum(-1))
+
+
+def _fill(expert_A: jax.Array, load_E: jax.Array, C: int) -> tuple[jax.Array, jax.Array]:
+    """(assignment_ExC, A where empty; slot_A, E·C where dropped) of one group."""
+    A, E = len(expert_A), len(load_E)
+    expert_sorted_A, order_A = sort_by_expert(expert_A, E)
+    first_E = jnp.cumsum(load_E) - load_E
+    rank_A = jnp.arange(A, dtype=jnp.int32) - first_E[expert_sorted_A]
+    slot_sorted_A = jnp.where(rank_A < C, expert_sorted_A * C + rank_A, E * C)
+    place_ExC = first_E[:, None] + jnp.arange(C, dtype=jnp.int32)[None, :]
     filled_ExC = jnp.arange(C)[None, :] < load_E[:, None]
-    token_ExC = jnp.where(filled_ExC, order_A[jnp.minimum(place_ExC, T * K - 1)] // K, T)
-    rank_A = jnp.arange(T * K) - first_E[sorted_A]
-    slot_sorted_A = jnp.where(rank_A < C, sorted_A * C + rank_A, E * C)
-    slot_A = jnp.zeros_like(slot_sorted_A).at[order_A].set(slot_sorted_A, unique_indices=True)
-    return load_E, token_ExC, slot_A.reshape(T, K)
+    assignment_ExC = jnp.where(filled_ExC, order_A[jnp.minimum(place_ExC, A - 1)], A)
+    return assignment_ExC, jnp.zeros_like(slot_sorted_A).at[order_A].set(slot_sorted_A, unique_indices=True)
 
 
-def expert_choice(logits_GxTxE: jax.Array, capacity: int, softmax: str) -> Routing:
+def sort_by_expert(expert_A: jax.Array, E: int) -> tuple[jax.Array, jax.Array]:
+    """(expert_A in ascending order, the assignment at each place), in the order of assignments within an expert.
+
+    Both numbers are packed into one key, since sorting one array of unique keys is several times as fast as a stable
+    sort with a second array to carry (XLA:CPU)."""
+    A = len(expert_A)
+    bits = max(A - 1, 1).bit_length()
+    if (E - 1) >> (32 - bits):
+        order_A = jnp.argsort(expert_A, stable=True)
+        return expert_A[order_A], order_A
+    key_A = expert_A.astype(jnp.uint32) << bits | jnp.arange(A, dtype=jnp.uint32)
+    key_A = jax.lax.sort(key_A, is_stable=False)
+    return (key_A >> bits).astype(jnp.int32), (key_A & (2**bits - 1)).astype(jnp.int32)
+
+
+def expert_choice(logits_GxTxE: jax.Array, capacity: int, softmax: str) -> tuple[Slots, Statistics]:
     """Each expert takes its `capacity` best tokens of the group (Zhou et al. 2022; krajewski2024 softmaxes over
     experts).
 
     Weights are the router's values, not renormalised. Ties go to the lower token."""
-    E = logits_GxTxE.shape[-1]
     p_GxTxE = jax.nn.softmax(logits_GxTxE, axis=-1 if softmax == "over_experts" else 1)
     weight_GxExC, token_GxExC = jax.lax.top_k(p_GxTxE.swapaxes(1, 2), capacity)
-    G = logits_GxTxE.shape[0]
+    lse_GxT, _, entropy_G = _distribution(logits_GxTxE)
     # As many as capacity by construction, but varying over the mesh like everything else here.
     load_GxE = jnp.sum(jnp.ones_like(token_GxExC), axis=-1)
-    nothing_G = jnp.zeros_like(logits_GxTxE[:, 0, 0])
-    return Routing(
-        token_GxExC=token_GxExC,
-        weight_GxExC=weight_GxExC,
-        slot_GxTxK=None,
-        weight_GxTxK=None,
-        load_GxE=load_GxE.reshape(G, E),
-        dropped_G=nothing_G.astype(load_GxE.dtype),
-        balance_G=nothing_G + 1,
-        **_statistics(logits_GxTxE),
+    statistics = Statistics(
+        load_GxE=load_GxE,
+        dropped_G=jnp.zeros_like(load_GxE[:, 0]),
+        balance_G=jnp.ones_like(entropy_G),
+        z_G=jnp.square(lse_GxT).mean(-1),
+        entropy_G=entropy_G,
     )
+    return Slots(token_GxExC, weight_GxExC, None), statistics
 
 
-def _statistics(logits_GxTxE: jax.Array) -> dict[str, jax.Array]:
-    logp_GxTxE = jax.nn.log_softmax(logits_GxTxE, axis=-1)
-    return {
-        "z_G": jnp.square(jax.nn.logsumexp(logits_GxTxE, axis=-1)).mean(-1),
-        "entropy_G": -jnp.sum(jnp.exp(logp_GxTxE) * logp_GxTxE, axis=-1).mean(-1),
-    }
+def _distribution(logits_GxTxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(lse_GxT, share_GxE, entropy_G): of the softmax over experts its logsumexp, its mean over tokens, its entropy."""
+    lse_GxT = jax.nn.logsumexp(logits_GxTxE, axis=-1)
+    p_GxTxE = jnp.exp(logits_GxTxE - lse_GxT[..., None])
+    entropy_GxT = lse_GxT - jnp.sum(p_GxTxE * logits_GxTxE, axis=-1)
+    return lse_GxT, p_GxTxE.mean(1), entropy_GxT.mean(-1)
 
 
-def combine_weights(routing: Routing, T: int) -> jax.Array:
+def combine_weights(slots: Slots, T: int) -> jax.Array:
     """weight_GxTxE, what each expert's output counts for each token: the routing as the dense oracle needs it."""
-    G, E, C = routing.token_GxExC.shape
+    G, E, _ = slots.token_GxExC.shape
     g, e = jnp.arange(G)[:, None, None], jnp.arange(E)[None, :, None]
-    if routing.slot_GxTxK is None:
-        weights = jnp.zeros((G, T, E), routing.weight_GxExC.dtype)
-        return weights.at[g, routing.token_GxExC, e].add(routing.weight_GxExC)
-    t = jnp.arange(T)[None, :, None]
-    weights = jnp.zeros((G, T, E + 1), routing.weight_GxTxK.dtype)  # the last column takes what is dropped
-    return weights.at[g, t, routing.slot_GxTxK // C].add(routing.weight_GxTxK)[..., :E]
+    weights = jnp.zeros((G, T, E), slots.weight_GxExC.dtype)
+    return weights.at[g, slots.token_GxExC, e].add(slots.weight_GxExC, mode="drop")
