@@ -7,7 +7,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_jax.data import vocabularies
+from moe_jax.data import segments, vocabularies
 from moe_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, train_bpe
 from moe_jax.errors import UserError
 from tests.data_stores import words
@@ -82,13 +82,13 @@ def test_goes_to_another_process(bpe):
 
 @given(text=st.text(), n=st.integers(1, 20))
 def test_segments_are_the_text(text, n):
-    parts = list(vocabularies.segments(text, n))
+    parts = list(segments.segments(text, n))
     assert "".join(parts) == text
     assert all(0 < len(p) <= n for p in parts)
 
 
 def test_segments_end_at_lines():
-    assert list(vocabularies.segments("ab\ncd\nefghij\n", 7)) == ["ab\ncd\n", "efghij\n"]
+    assert list(segments.segments("ab\ncd\nefghij\n", 7)) == ["ab\ncd\n", "efghij\n"]
 
 
 @pytest.mark.parametrize("spec", ["bpe:", "bpe:10", "bpe:x", "bpe:-5", "bpe:1e4", "bpe:²"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_jax.data.vocabularies import segments
+from moe_jax.data.segments import segments
 from moe_jax.errors import UserError
 
 # What ends a document, by the names that published tokenizers give it; the first one that is there counts.

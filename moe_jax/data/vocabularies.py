@@ -9,12 +9,13 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
+from moe_jax.data.segments import segments
 from moe_jax.errors import UserError
 
 # SentencePiece's time grows faster than its input: 7 MB/s in segments of 2 kB, 2.4 MB/s in one of 4 MB. Cutting after
@@ -145,17 +146,6 @@ class _Words(dict):
         if len(word) <= _WORD_CHARACTERS and len(self) < _WORDS:
             self[word] = ids
         return ids
-
-
-def segments(text: str, characters: int) -> Iterator[str]:
-    """The text in parts of at most so many characters, cut after a line's end where there is one."""
-    start = 0
-    while start < len(text):
-        end = start + characters
-        if end < len(text):
-            end = text.rfind("\n", start, end) + 1 or end
-        yield text[start:end]
-        start = end
 
 
 def train_bpe(size: int, texts: Iterable[str]) -> bytes:
