@@ -197,6 +197,7 @@ def _show_profile(laws, fitted, name: str) -> None:
     coefficient, value = law.form.coefficients[name], law.coefficients[name]
     reach = np.linspace(-1, 1, 33)
     values = value * 10**reach if coefficient.positive else value + reach * max(abs(value), 0.1)
+    values = np.unique(np.clip(values, *coefficient.bounds))
     profile = laws.profile(fitted, name, values)
     low, high = laws.accepted(profile)
     low_word = "less than " if low <= values.min() else ""

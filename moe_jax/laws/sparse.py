@@ -10,7 +10,7 @@ from moe_jax.laws.forms import declare, exponent, log, positive, power
     coefficients={
         "c": positive(0.05, 3),
         "g": positive(0.01, 30),
-        "gamma": exponent(0.05, 1.2),
+        "gamma": exponent(0.05, 1.2, bounds=(-4, 4)),
         "a": positive(1, 1e5),
         "alpha": exponent(),
         "b": positive(1, 1e6),
