@@ -47,7 +47,9 @@ def get_config(arg=None):
         load_balance_weight=0.01,  # Switch load-balancing loss, 1 when balanced
         z_weight=0.0,  # router z-loss
         output_norm=False,  # a norm on the layer's output (krajewski2024)
-        dispatch="slots",  # slots | dense (the oracle: every expert on every token)
+        batch_prioritised=False,  # an expert keeps the tokens that want it most, not the first; not causal
+        shared_experts=0,  # experts that every token passes, beside its top_k
+        dispatch="slots",  # slots | dropless | dense (the oracle: every expert on every token)
     )
     config.data = config_dict.create(
         store="stores/python_stdlib_byte",  # folder or gs://; made by moe-jax prepare

@@ -105,6 +105,8 @@ class MoeConfig:
     load_balance_weight: float
     z_weight: float
     output_norm: bool
+    batch_prioritised: bool
+    shared_experts: int
     dispatch: str
 
     def __post_init__(self):
@@ -112,15 +114,23 @@ class MoeConfig:
             "moe", self, "expansion_rate", "granularity", "active_rate", "n_experts", "top_k", "d_expert",
             "group_sequences", "capacity_factor",
         )  # fmt: skip
-        _not_negative("moe", self, "load_balance_weight", "z_weight")
+        _not_negative("moe", self, "load_balance_weight", "z_weight", "shared_experts")
         _one_of("moe.router", self.router, "token_choice", "expert_choice")
-        _one_of("moe.dispatch", self.dispatch, "slots", "dense")
+        _one_of("moe.dispatch", self.dispatch, "slots", "dropless", "dense")
         if self.router == "token_choice":
             _one_of("moe.softmax", self.softmax, "before_top_k", "after_top_k")
         else:
             _one_of("moe.softmax", self.softmax, "over_experts", "over_tokens")
             if self.load_balance_weight:
                 refuse("moe.load_balance_weight", self.load_balance_weight, "expert_choice is balanced as it is; set 0")
+            if self.dispatch == "dropless":
+                refuse("moe.dispatch", self.dispatch, "expert_choice fills every slot as it is; use slots")
+        if self.batch_prioritised and (self.router == "expert_choice" or self.dispatch == "dropless"):
+            refuse(
+                "moe.batch_prioritised",
+                self.batch_prioritised,
+                f"says what is dropped, and nothing is with router {self.router} and dispatch {self.dispatch}",
+            )
 
     @property
     def sparsity(self) -> float:
@@ -325,7 +335,10 @@ class Config:
                     f"an expert takes group · K / E = {group} · {moe.active_rate:g} / {moe.expansion_rate:g} = "
                     f"{taken:g} sequences at a position, which must be a whole number of at least 1",
                 )  # fmt: skip
-        elif moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts:
+        elif (
+            moe.dispatch != "dropless"
+            and moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts
+        ):
             refuse(
                 "moe.capacity_factor", moe.capacity_factor,
                 f"gives {group * self.data.sequence_length} tokens · top_k {moe.top_k} / {moe.n_experts} experts "

@@ -52,8 +52,8 @@ def count_parameters(config: Config, vocabulary_size: int) -> Counts:
     d = m.d_model
     attention = 4 * d * d
     dense_ff = m.ff_matrices * d * m.d_ff
-    total_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * moe.n_experts
-    active_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * moe.top_k
+    total_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.n_experts + moe.shared_experts)
+    active_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.top_k + moe.shared_experts)
     router = 0 if moe is None else m.n_blocks * d * moe.n_experts
     norm = d * (2 if m.norm == "layernorm" else 1)  # scale, and LayerNorm's bias
     norms_in_block = (

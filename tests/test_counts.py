@@ -41,6 +41,7 @@ def config(*overrides):
         ("moe=None", "model.activation=swiglu"),
         ("moe=None", "model.ff_bias=True"),
         ("model.ff_bias=True",),
+        ("moe.shared_experts=2", "moe.granularity=4", "model.ff_bias=True"),
     ],
 )
 def test_counts_are_the_built_models(overrides):

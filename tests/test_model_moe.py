@@ -20,16 +20,24 @@ ROUTERS = {
     "groups of 4 sequences": ("moe.group_sequences=4",),
     "gated": ("model.activation=swiglu",),
     "an odd number of tokens": ("data.sequence_length=13", "moe.capacity_factor=1.1"),
+    "batch-prioritised, a shared expert": (
+        "moe.capacity_factor=0.5", "moe.batch_prioritised=True", "moe.shared_experts=1",
+    ),
     "expert choice": EXPERT_CHOICE,
     "expert choice over tokens": (*EXPERT_CHOICE, "moe.softmax=over_tokens"),
-}
+}  # fmt: skip
+
+
+def layer(c, data, expert):
+    """(graph, state) of the config's layer on that mesh."""
+    mesh = sharding.make_mesh(MeshConfig(1, data, expert), jax.devices()[: data * expert])
+    return nnx.split(MoeLayer(c, sharding.Layout(mesh), jax.random.key(0)))
 
 
 def run(overrides, kind, data, expert):
     """(y, statistics, gradients of inputs and parameters) of one layer, on the host."""
     c = config(*overrides)
-    mesh = sharding.make_mesh(MeshConfig(1, data, expert), jax.devices()[: data * expert])
-    graph, state = nnx.split(MoeLayer(c, sharding.Layout(mesh), jax.random.key(0)))
+    graph, state = layer(c, data, expert)
     params = nnx.to_pure_dict(state)
     dtype = jnp.dtype(c.model.compute_dtype)
     shape = (c.train.batch_sequences, c.data.sequence_length, c.model.d_model)
@@ -102,3 +110,24 @@ def test_slots_are_the_oracle_in_bfloat16(router):
 
 def test_nothing_is_dropped_where_there_is_room():
     assert compare(("moe.capacity_factor=8",))[0]["dropped_fraction"] == 0
+
+
+@pytest.mark.parametrize("overrides", [(), ("moe.batch_prioritised=True",)], ids=["in order", "batch-prioritised"])
+def test_dropping_is_causal_unless_batch_prioritised(overrides):
+    """Other tokens after the tenth change no output up to it, except where the ones that ask most go first."""
+    c = config("moe.capacity_factor=0.5", *overrides)
+    graph, state = layer(c, 1, 1)
+    given = jax.random.normal(jax.random.key(1), (16, 16, 16))
+    changed = given.at[:, 10:].multiply(-3.0)
+    before, after = (jax.jit(lambda x: nnx.merge(graph, state)(x)[0])(x) for x in (given, changed))
+    assert np.array_equal(before[:, :10], after[:, :10]) == (not overrides)
+
+
+def test_shared_experts_serve_every_token():
+    c = config("moe.shared_experts=2", "moe.output_norm=False")
+    x = jax.random.normal(jax.random.key(1), (16, 16, 16))
+    moe, alone = (nnx.merge(*layer(c, 1, 1)) for c in (c, config()))  # the same key, so the same routed experts
+    shared = jax.nn.relu(x @ moe.shared.w_in_dxf[...]) @ moe.shared.w_out_fxd[...]
+    assert moe.shared.w_in_dxf.shape == (16, 2 * c.moe.d_expert)
+    with_shared, routed = jax.jit(lambda x: (moe(x)[0], alone(x)[0]))(x)
+    np.testing.assert_allclose(with_shared, routed + shared, atol=1e-6)

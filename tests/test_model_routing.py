@@ -48,6 +48,24 @@ def test_an_expert_keeps_the_first_that_ask():
     assert np.asarray(r.token_GxExC)[0, :5].min() == T  # all other experts are empty
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_prioritised_an_expert_keeps_those_that_want_it_most(k):
+    choice, seen = routing.token_choice(logits(3), k, "before_top_k")
+    slots, seen = routing.fill_slots(choice, seen, 2, prioritised=True)
+    expert, weight = np.asarray(choice.expert_GxTxK), np.asarray(choice.weight_GxTxK)
+    assert int(seen.dropped_G.sum()) > 0
+    for g in range(G):
+        for e in range(E):
+            asking, j = np.nonzero(expert[g] == e)
+            first = np.argsort(-weight[g].max(-1)[asking], kind="stable")[:2]
+            wanted = np.full(2, T)
+            wanted[: len(first)] = asking[first]
+            assert np.asarray(slots.token_GxExC)[g, e].tolist() == wanted.tolist()
+            kept = weight[g, asking[first], j[first]]
+            np.testing.assert_allclose(np.asarray(slots.weight_GxExC)[g, e, : len(first)], kept)
+            assert np.asarray(slots.slot_GxTxK)[g, asking[first], j[first]].tolist() == [2 * e, 2 * e + 1][: len(first)]
+
+
 def test_ties_go_to_the_lower_index():
     r, _ = token_choice(jnp.zeros((1, T, E)), 3, T)
     assert np.unique(np.asarray(r.slot_GxTxK) // T).tolist() == [0, 1, 2]

@@ -1,23 +1,25 @@
 """Tokens to experts and back, on one device's share of the mesh (called inside shard_map).
 
 `slots` gathers each expert's tokens into its slots, sends slots to the devices that hold the experts, multiplies, sends
-back, and adds up. `dense` runs every expert on every token: the oracle of the tests.
+back, and adds up. `dropless` gathers the tokens of the expert row on each of its devices, which takes those that chose
+its experts, sorted by expert in blocks, however many they are. `dense` runs every expert on every token: the oracle of
+the tests.
 
     G  routing groups on this device    E  experts             R  slots of all experts and groups, E·G·C
     T  tokens of a group                C  slots of an expert  d  d_model
-    N  tokens on this device, G·T       K  experts a token     S  rows of an expert: G·C, more after an exchange
+    N  tokens on this device, G·T       K  experts a token     S  rows of an expert: G·C, more after an exchange; of a
+    A  assignments, N·K                 B  blocks                 block
 """
 
 import jax
 import jax.numpy as jnp
 
 from moe_jax.model import routing
-from moe_jax.model.experts import Experts, hidden, output
+from moe_jax.model.experts import Experts
 from moe_jax.model.gathers import collect, spread, take, wide
-from moe_jax.model.routing import Slots
+from moe_jax.model.routing import Choice, Slots
+from moe_jax.model.streaming import streamed, streamed_blocks
 from moe_jax.sharding import EXPERT
-
-CHUNK_ROWS = 1024  # rows of a chunk of `streamed`: they and their hidden values fit a core's cache
 
 
 def slots(x_GxTxd: jax.Array, slots: Slots, experts: Experts, expert_parallel: int, stream: bool) -> jax.Array:
@@ -36,6 +38,53 @@ def slots(x_GxTxd: jax.Array, slots: Slots, experts: Experts, expert_parallel: i
     else:
         y_Nxd = _exchanged(x_Nxd, token_ExS, weight_ExS, _rows_of_tokens(slots), experts, expert_parallel)
     return y_Nxd.reshape(G, T, d).astype(x_GxTxd.dtype)
+
+
+def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parallel: int) -> jax.Array:
+    """y_GxTxd: the weighted sum of all experts that each token chose. `experts` are those that this device holds."""
+    G, T, d = x_GxTxd.shape
+    n_local = len(experts.w_out_Exfxd)
+    x_Nxd = x_GxTxd.reshape(G * T, d)
+    expert_NxK, weight_NxK = (a.reshape(G * T, -1) for a in (choice.expert_GxTxK, choice.weight_GxTxK))
+    if expert_parallel > 1:
+        x_Nxd, expert_NxK, weight_NxK = (
+            jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_Nxd, expert_NxK, weight_NxK)
+        )
+        expert_NxK = expert_NxK - n_local * jax.lax.axis_index(EXPERT)
+        expert_NxK = jnp.where((expert_NxK >= 0) & (expert_NxK < n_local), expert_NxK, n_local)  # others' come last
+    A, K = expert_NxK.size, expert_NxK.shape[1]
+    rows = block_rows(A, n_local * expert_parallel)
+    assignment_BxS, expert_B, used = _blocks(expert_NxK.reshape(A), n_local, rows)
+    weight_BxS = take(weight_NxK.reshape(A), assignment_BxS)
+    y_Nxd = streamed_blocks(x_Nxd, assignment_BxS // K, weight_BxS, experts, expert_B, used)
+    if expert_parallel > 1:
+        y_Nxd = jax.lax.psum_scatter(y_Nxd, EXPERT, tiled=True)
+    return y_Nxd.reshape(G, T, d).astype(x_GxTxd.dtype)
+
+
+def block_rows(assignments: int, n_experts: int) -> int:
+    """S: as many as an expert gets on average, to a power of two between 8 and 256. Smaller blocks read the experts'
+    matrices more often, larger ones pad more."""
+    return 2 ** min(max((assignments // n_experts).bit_length() - 1, 3), 8)
+
+
+def _blocks(expert_A: jax.Array, E: int, S: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(assignment_BxS, A where empty; expert_B; how many blocks are used), each block of one expert's assignments in
+    their order. Assignments of expert E are not ours. B = ceil(A / S) + E is enough for any routing."""
+    A = len(expert_A)
+    B = -(-A // S) + E
+    _, order_A = routing.sort_by_expert(expert_A, E + 1)
+    load_E = jnp.zeros(E, jnp.int32).at[expert_A].add(1, mode="drop")
+    first_E = jnp.cumsum(load_E) - load_E
+    end_block_E = jnp.cumsum(-(-load_E // S))
+    expert_B = jnp.searchsorted(end_block_E, jnp.arange(B, dtype=jnp.int32), side="right").astype(jnp.int32)
+    used_B = expert_B < E
+    expert_B = jnp.where(used_B, expert_B, 0)
+    block_of_expert_B = jnp.arange(B, dtype=jnp.int32) - (end_block_E - -(-load_E // S))[expert_B]
+    rank_BxS = block_of_expert_B[:, None] * S + jnp.arange(S, dtype=jnp.int32)[None, :]
+    filled_BxS = used_B[:, None] & (rank_BxS < load_E[expert_B][:, None])
+    place_BxS = jnp.where(filled_BxS, first_E[expert_B][:, None] + rank_BxS, A)
+    return jnp.where(filled_BxS, take(order_A, place_BxS), A), expert_B, end_block_E[-1]
 
 
 def dense(x_GxTxd: jax.Array, slots: Slots, experts: Experts) -> jax.Array:
@@ -76,57 +125,3 @@ def _exchanged(x_Nxd, token_ExS, weight_ExS, row_NxK, experts, expert_parallel):
     if row_NxK is not None:
         return collect(out_Rxd, token_R, row_NxK)
     return jnp.zeros_like(x_Nxd, wide(out_Rxd)).at[token_R].add(out_Rxd.astype(wide(out_Rxd)), mode="drop")
-
-
-# On a CPU, memory that is touched for the first time costs more than the arithmetic (a page fault every 4 KB), and a
-# scatter-add is a loop over rows in cache. So there the experts run in chunks: gather a chunk's rows, multiply, add to
-# the sum. Only the hidden values are kept, as many as the dense twin's; rows are gathered again in the backward pass.
-
-
-@jax.custom_vjp
-def streamed(x_Nxd: jax.Array, token_ExS: jax.Array, weight_ExS: jax.Array, experts: Experts) -> jax.Array:
-    """y_Nxd in the weights' precision: Σ of the experts' outputs over each token's rows. Row (e, s) is of token
-    token_ExS, N where empty."""
-    return _streamed_fwd(x_Nxd, token_ExS, weight_ExS, experts)[0]
-
-
-def _streamed_fwd(x_Nxd, token_ExS, weight_ExS, experts):
-    def chunk(y_Nxd, part):
-        token_ExS, weight_ExS, experts = part
-        h = hidden(take(x_Nxd, token_ExS), experts.w_in)
-        out_ExSxd = output(experts.activation, h, weight_ExS, experts.w_out_Exfxd)
-        return y_Nxd.at[token_ExS].add(out_ExSxd.astype(y_Nxd.dtype), mode="drop"), h
-
-    y_Nxd, h = jax.lax.scan(
-        chunk, jnp.zeros_like(x_Nxd, weight_ExS.dtype), _chunks((token_ExS, weight_ExS, experts), token_ExS.shape)
-    )
-    return y_Nxd, (x_Nxd, token_ExS, weight_ExS, experts, h)
-
-
-def _streamed_bwd(saved, d_y_Nxd):
-    x_Nxd, token_ExS, weight_ExS, experts, h = saved
-    d_y_Nxd = d_y_Nxd.astype(x_Nxd.dtype)
-
-    def chunk(d_x_Nxd, part):
-        (token_ExS, weight_ExS, experts), h = part
-        _, output_vjp = jax.vjp(lambda *a: output(experts.activation, *a), h, weight_ExS, experts.w_out_Exfxd)
-        d_h, d_weight_ExS, d_w_out = output_vjp(take(d_y_Nxd, token_ExS))
-        _, hidden_vjp = jax.vjp(hidden, take(x_Nxd, token_ExS), experts.w_in)
-        d_rows_ExSxd, d_w_in = hidden_vjp(d_h)
-        d_x_Nxd = d_x_Nxd.at[token_ExS].add(d_rows_ExSxd.astype(d_x_Nxd.dtype), mode="drop")
-        return d_x_Nxd, (d_weight_ExS, experts.replace(w_in=d_w_in, w_out_Exfxd=d_w_out))
-
-    parts = (_chunks((token_ExS, weight_ExS, experts), token_ExS.shape), h)
-    d_x_Nxd, gradients = jax.lax.scan(chunk, jnp.zeros_like(x_Nxd, weight_ExS.dtype), parts)
-    d_weight_ExS, d_experts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), gradients)
-    return d_x_Nxd.astype(x_Nxd.dtype), None, d_weight_ExS, d_experts
-
-
-streamed.defvjp(_streamed_fwd, _streamed_bwd)
-
-
-def _chunks(arrays, shape: tuple[int, int]):
-    """Arrays over all E experts as (chunks, experts of a chunk, …): the largest chunks of up to CHUNK_ROWS rows."""
-    E, S = shape
-    size = max(n for n in range(1, E + 1) if E % n == 0 and (n == 1 or n * S <= CHUNK_ROWS))
-    return jax.tree.map(lambda a: a.reshape(E // size, size, *a.shape[1:]), arrays)

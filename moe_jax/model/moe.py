@@ -9,6 +9,7 @@ first.
     d  d_model
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -20,7 +21,7 @@ from moe_jax import counts
 from moe_jax.config import Config
 from moe_jax.model import dispatch, routing
 from moe_jax.model.experts import Experts
-from moe_jax.model.layers import Norm, parameter_dtype, weight
+from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
 from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
@@ -38,6 +39,10 @@ class MoeLayer(nnx.Module):
         self.w_out_Exfxd = weight(m, keys[2], (E, f, d), ("expert", None, "embed"), f * moe.top_k)
         if m.gated:
             self.w_gate_Exdxf = weight(m, keys[3], (E, d, f), ("expert", "embed", None), d)
+        if moe.shared_experts:  # side by side they are one feed-forward
+            self.shared = FeedForward(
+                dataclasses.replace(m, d_ff=f * moe.shared_experts, ff_bias=False), layout, jax.random.fold_in(key, 1)
+            )
         if moe.output_norm:
             self.norm = Norm(m)
 
@@ -59,6 +64,8 @@ class MoeLayer(nnx.Module):
             check_vma=True,
         )
         y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], experts)
+        if self.config.moe.shared_experts:
+            y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
         return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
 
     def _local(self, cut, x_BxSxd, router_dxE, experts):
@@ -69,15 +76,20 @@ class MoeLayer(nnx.Module):
         x_GxTxd = self._groups(x_BxSxd)
         wide = parameter_dtype(self.config.model)
         logits_GxTxE = jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
-        slots, seen = routing.route(moe, logits_GxTxE, capacity)
         # Seen as differing from device to device, as their gradients do; the backward pass of this adds those up.
         same = tuple(axis for axis in AXES if axis not in cut)
         experts = jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
-        if moe.dispatch == "slots":
-            on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
-            y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, self.layout.size(EXPERT), stream=on_cpu)
+        expert_parallel = self.layout.size(EXPERT)
+        if moe.dispatch == "dropless":
+            choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax)
+            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel)
         else:
-            y_GxTxd = dispatch.dense(x_GxTxd, slots, experts)
+            slots, seen = routing.route(moe, logits_GxTxE, capacity)
+            if moe.dispatch == "slots":
+                on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
+                y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, expert_parallel, stream=on_cpu)
+            else:
+                y_GxTxd = dispatch.dense(x_GxTxd, slots, experts)
         y_BxSxd = self._ungroup(y_GxTxd, x_BxSxd.shape)
         if axes:
             y_BxSxd = jax.lax.all_to_all(y_BxSxd, axes, split_axis=0, concat_axis=1, tiled=True)

@@ -50,7 +50,7 @@ def route(config: MoeConfig, logits_GxTxE: jax.Array, capacity: int) -> tuple[Sl
     if config.router == "expert_choice":
         return expert_choice(logits_GxTxE, capacity, config.softmax)
     choice, statistics = token_choice(logits_GxTxE, config.top_k, config.softmax)
-    return fill_slots(choice, statistics, capacity)
+    return fill_slots(choice, statistics, capacity, config.batch_prioritised)
 
 
 def token_choice(logits_GxTxE: jax.Array, k: int, softmax: str) -> tuple[Choice, Statistics]:
@@ -76,20 +76,40 @@ def token_choice(logits_GxTxE: jax.Array, k: int, softmax: str) -> tuple[Choice,
     return Choice(expert_GxTxK, jnp.exp(logit_GxTxK - whole_GxT[..., None])), statistics
 
 
-def fill_slots(choice: Choice, statistics: Statistics, capacity: int) -> tuple[Slots, Statistics]:
-    """An expert keeps the first `capacity` assignments that ask, token-major; the rest are dropped."""
+def fill_slots(
+    choice: Choice, statistics: Statistics, capacity: int, prioritised: bool = False
+) -> tuple[Slots, Statistics]:
+    """An expert keeps the first `capacity` assignments that ask, token-major; the rest are dropped.
+
+    `prioritised`: the tokens with the largest weight ask first (Riquelme et al. 2021, batch-prioritised routing), so
+    what is dropped depends on later tokens too: not causal."""
     G, T, K = choice.expert_GxTxK.shape
     E = statistics.load_GxE.shape[-1]
+    expert_GxTxK = choice.expert_GxTxK
+    if prioritised:
+        token_GxT = jnp.argsort(-choice.weight_GxTxK.max(-1), axis=-1, stable=True)  # in the order of asking
+        rank_GxT = jnp.argsort(token_GxT, axis=-1)
+        expert_GxTxK = jnp.take_along_axis(expert_GxTxK, token_GxT[..., None], axis=1)
     assignment_GxExC, slot_GxA = jax.vmap(lambda expert_A, load_E: _fill(expert_A, load_E, capacity))(
-        choice.expert_GxTxK.reshape(G, T * K), statistics.load_GxE
+        expert_GxTxK.reshape(G, T * K), statistics.load_GxE
     )
+    slot_GxTxK = slot_GxA.reshape(G, T, K)
+    if prioritised:
+        assignment_GxExC = jax.vmap(
+            lambda token_T, a_ExC: jnp.where(
+                a_ExC < T * K, token_T[jnp.minimum(a_ExC // K, T - 1)] * K + a_ExC % K, a_ExC
+            )
+        )(token_GxT, assignment_GxExC)
+        slot_GxTxK = jnp.take_along_axis(slot_GxTxK, rank_GxT[..., None], axis=1)
     weight_GxR = jax.vmap(spread)(
-        choice.weight_GxTxK.reshape(G, T * K, 1), assignment_GxExC.reshape(G, E * capacity), slot_GxA[..., None]
+        choice.weight_GxTxK.reshape(G, T * K, 1),
+        assignment_GxExC.reshape(G, E * capacity),
+        slot_GxTxK.reshape(G, T * K, 1),
     )
     slots = Slots(
         token_GxExC=assignment_GxExC // K,  # T where empty: an empty slot's assignment is A
         weight_GxExC=weight_GxR.reshape(G, E, capacity),
-        slot_GxTxK=slot_GxA.reshape(G, T, K),
+        slot_GxTxK=slot_GxTxK,
     )
     return slots, statistics.replace(dropped_G=jnp.maximum(statistics.load_GxE - capacity, 0).sum(-1))
 
