@@ -16,12 +16,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from moe_jax import files
+from moe_jax import files, processes
 from moe_jax.trainer import TrainState
+
+_NONE = -1  # no step
 
 
 class Checkpoints:
@@ -43,9 +44,10 @@ class Checkpoints:
     def save(self, state: TrainState, step: int) -> None:
         """Begins to save; returns when the state is copied and may be donated. Raises OSError of the save before."""
         self.wait()
-        if jax.process_index() == 0:
+        if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove(step)  # a damaged one of the same step
+        processes.together("the step's place is free")  # Orbax refuses a step that any process finds there
         self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
         self._finishing.start()
@@ -61,14 +63,18 @@ class Checkpoints:
 
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, int] | None:
         """(state, step) of the newest step that is whole, laid out as `abstract_state` says; None where there is
-        none."""
+        none. Of several processes the first looks, and all restore what it has found whole."""
+        step = processes.first_says(self._newest_whole_step() if processes.is_first() else _NONE)
+        if step == _NONE:
+            return None
+        return self._orbax.restore(self._folder / str(step), args=ocp.args.StandardRestore(abstract_state)), step
+
+    def _newest_whole_step(self) -> int:
         for step in reversed(self.steps()):
-            wrong = self._what_is_wrong(step)
-            if wrong is None:
-                state = self._orbax.restore(self._folder / str(step), args=ocp.args.StandardRestore(abstract_state))
-                return state, step
+            if (wrong := self._what_is_wrong(step)) is None:
+                return step
             self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
-        return None
+        return _NONE
 
     def close(self) -> None:
         self.wait()
@@ -77,7 +83,7 @@ class Checkpoints:
     def _finish(self, step: int) -> None:
         try:
             self._orbax.wait_until_finished()
-            if jax.process_index() == 0:
+            if processes.is_first():
                 files.write_json(self._digest_path(step), {"files": self._digests(step)})
                 self._retire()
         except Exception as e:  # raised by wait(), in the thread that trains

@@ -18,10 +18,13 @@ def open_configs_store(file: ConfigFile) -> Store:
         raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
 
 
-def enter(file: ConfigFile, workdir: Workdir, *, whole_grid: bool) -> tuple[Manifest, list[Run], Store]:
+def enter(
+    file: ConfigFile, workdir: Workdir, *, whole_grid: bool, writes: bool = True
+) -> tuple[Manifest, list[Run], Store]:
     """(the workdir's manifest with the config's runs in it, those runs, the store).
 
-    The grid with `whole_grid`, the config itself without. Raises UserError before anything is written."""
+    The grid with `whole_grid`, the config itself without; without `writes` another process enters it. Raises UserError
+    before anything is written."""
     runs = grid.expand(file.base.to_dict(), file.cells if whole_grid else None)
     stores = {run.config.data.store for run in runs}
     if len(stores) > 1:
@@ -33,7 +36,7 @@ def enter(file: ConfigFile, workdir: Workdir, *, whole_grid: bool) -> tuple[Mani
         _check_data(run, store)
     sweep = "s" + hashlib.sha256(str(workdir.path).encode()).hexdigest()[:6]
     manifest = Manifest(sweep, file.flags, identity, planned)
-    return workdir.accept(manifest, whole=whole_grid), runs, store
+    return workdir.accept(manifest, whole=whole_grid, writes=writes), runs, store
 
 
 def _check_data(run: Run, store: Store) -> None:

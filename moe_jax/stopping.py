@@ -45,3 +45,5 @@ class StopRequest:
         while os.read(sys.stdin.fileno(), 1024):
             pass
         self._asked.set()
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which JAX passes on to all processes

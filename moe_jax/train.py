@@ -1,5 +1,7 @@
 """`moe-jax train`: one run, a config's own or one of a sweep's."""
 
+import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,21 +29,26 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--stop_with_parent", action="store_true", help="save and stop when standard input ends (set by sweep)"
     )
+    _add_process_flags(parser)
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
     if bool(config_args) == bool(flags.run):
         raise UserError("give a config file (--config=configs/smoke.py) or a run of the workdir's sweep (--run=NAME)")
 
-    from moe_jax import planning
+    from moe_jax import planning, processes
     from moe_jax.workdir import Workdir
 
+    processes.join(
+        flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
+    )
     workdir = Workdir(flags.workdir)
     if flags.run:
         manifest = workdir.existing_manifest()
         planned = manifest.run(flags.run)
         store = planning.reopen_store(manifest)
     else:
-        manifest, runs, store = planning.enter(configfile.load(config_args), workdir, whole_grid=False)
+        file = configfile.load(config_args)
+        manifest, runs, store = planning.enter(file, workdir, whole_grid=False, writes=processes.is_first())
         planned = manifest.run(runs[0].name)
 
     use_compilation_cache()
@@ -56,9 +63,29 @@ def main(argv: Sequence[str]) -> int:
             display.update(planned.name, beat["step"], beat["steps"], describe(beat), now=last or beat["step"] == 1)
 
         options = training.Options(display.say, show, flags.heartbeat_seconds, flags.stop_with_parent)
+        if not processes.is_first():
+            options = dataclasses.replace(options, say=lambda sentence: None, on_step=lambda beat: None)
         result = training.train(planned, workdir.run_dir(planned.name), store, manifest.store, options)
-    print(_summary(result))
+    if processes.is_first():
+        print(_summary(result))
     return errors.DONE if result["status"] == "done" else errors.DIVERGED
+
+
+def _add_process_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes", "the same command for each, which must see the same workdir and store"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    group.add_argument("--multihost", action="store_true", help="instead of these three on a TPU pod, which knows them")
+    group.add_argument(
+        "--distributed_heartbeat_seconds",
+        type=int,
+        default=85,
+        metavar="S",
+        help="a process that is silent for so long is dead, and the others end (default 85)",
+    )
 
 
 def use_compilation_cache() -> None:

@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from moe_jax import chips, errors, evaluation, files, optim, provenance, sharding, windows
+from moe_jax import chips, errors, evaluation, files, optim, processes, provenance, sharding, windows
 from moe_jax import config as config_lib
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
@@ -55,12 +53,13 @@ def train(
     batches = windows.training_batches(config, store)
     mesh = sharding.make_mesh(config.mesh, options.devices)
     sharding.check_fit(config, mesh)
-    folder.create()
+    writes = processes.is_first()
+    if writes:
+        folder.create()
     with _only_one(folder):
         finished = _finished(folder, options.say)  # another process may have come first
         if finished is not None:
             return finished
-        writes = jax.process_index() == 0
         attempt = folder.begin_attempt() if writes else 0
         run = _Run(planned, folder, store, identity, batches, mesh, attempt, options)
         code, sentence = errors.FAILED, ""
@@ -85,18 +84,22 @@ def train(
 
 def _finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The run's result, if it has a readable one; a damaged one is set aside and made again from the last
-    checkpoint."""
-    try:
-        return folder.result()
-    except files.DamagedFile as e:
-        say(f"{e}; it is set aside as {folder.set_damaged_result_aside().name} and made again")
+    checkpoint. Of several processes the first looks, and all do as it does."""
+    result = None
+    if processes.is_first():
+        try:
+            result = folder.result()
+        except files.DamagedFile as e:
+            say(f"{e}; it is set aside as {folder.set_damaged_result_aside().name} and made again")
+    if not processes.first_says(result is not None):
         return None
+    return folder.result() if result is None else result
 
 
 @contextlib.contextmanager
 def _only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
     """No two processes train one run on one machine: a lock that the system frees however its holder ends."""
-    lock = folder.lock(wait_seconds) if jax.process_index() == 0 else None
+    lock = folder.lock(wait_seconds) if processes.is_first() else None
     try:
         yield
     finally:
@@ -111,7 +114,7 @@ class _Run:
     ):  # fmt: skip
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
         self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
-        self.writes = jax.process_index() == 0
+        self.writes = processes.is_first()
         self.held_out = windows.held_out(self.config, store)
         self.end_of_document = store.info.end_of_document
         self.recorder = Recorder(
@@ -204,9 +207,7 @@ class _Run:
         if jax.process_count() == 1:
             return due
         # Clocks differ and all processes must save the same step: the first one's counts, asked for now and then.
-        return done % self.config.train.log_every_steps == 0 and bool(
-            multihost_utils.broadcast_one_to_all(np.bool_(due))
-        )
+        return done % self.config.train.log_every_steps == 0 and bool(processes.first_says(due))
 
     def _observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -229,6 +230,7 @@ class _Run:
         self.checkpoints.close()
         self.recorder.phase("stopped")
         self.recorder.flush(metrics=True)
+        processes.together("stopped")  # none may leave while another is still writing: it would be taken for dead
         raise errors.Stopped(
             f"{self.planned.name}: stopped at step {step} of {self.config.steps} and saved; "
             "the same command goes on there"
@@ -285,6 +287,7 @@ class _Run:
             result |= {"diverged_step": diverged_step, "last_good_checkpoint": good[-1] if good else None}
         if self.writes:
             self.folder.write_result(result)
+        processes.together("finished")  # as in _stop
         return result
 
     def _mfu(self, tokens_per_second: float | None, devices: dict[str, Any]) -> float | None:

@@ -264,11 +264,13 @@ class Workdir:
             raise UserError(f"--workdir={self.path}: holds no sweep (no sweep.json); moe-jax sweep or train makes one")
         return manifest
 
-    def accept(self, manifest: Manifest, *, whole: bool) -> Manifest:
+    def accept(self, manifest: Manifest, *, whole: bool, writes: bool = True) -> Manifest:
         """Makes `manifest` the workdir's, or extends the one that is there; gives what then holds.
 
-        A run that is there already must be the same run. With `whole` (a grid) every run that is there must be in the
-        new grid too; without (a single run) it joins the others. UserError names the first run that differs."""
+        A run that is there already must be the same run, but may be done in another way now: on another mesh, with
+        other checkpoints. With `whole` (a grid) every run that is there must be in the
+        new grid too; without (a single run) it joins the others. UserError names the first run that differs.
+        Without `writes` nothing is written: another process does."""
         old = self.manifest()
         if old is None:
             accepted = manifest
@@ -289,11 +291,10 @@ class Workdir:
                         f"--workdir={self.path}: holds a sweep whose run {run.name} is not in this grid; "
                         "extend its grid, or choose another workdir"
                     )
-            kept = {run.name for run in old.runs}
-            added = tuple(run for run in manifest.runs if run.name not in kept)
-            accepted = dataclasses.replace(old, runs=old.runs + added)
-            if not added:
-                return accepted
+            kept = tuple(dataclasses.replace(r, config=new.pop(r.name, r).config) for r in old.runs)
+            accepted = dataclasses.replace(old, runs=kept + tuple(new.values()))
+        if accepted == old or not writes:
+            return accepted
         self.path.mkdir(parents=True, exist_ok=True)
         files.write_json(self.path / "sweep.json", _manifest_json(accepted))
         return accepted

@@ -39,6 +39,18 @@ def test_the_same_grid_and_an_extension_are_taken(workdir):
     assert len(joined.runs) == 3
 
 
+def test_a_run_may_go_on_in_another_way(workdir):
+    """On another mesh, with other microbatches: what is not in the hash is the newest command's."""
+    workdir.accept(manifest({}, {"seed": 1}), whole=True)
+    before = (workdir.path / "sweep.json").read_bytes()
+    other = manifest({"mesh.data": 4, "train.microbatches": 2})
+    assert workdir.accept(other, whole=False, writes=False).run("n98k-d384k-g1-s0").config.mesh.data == 4
+    assert (workdir.path / "sweep.json").read_bytes() == before
+    workdir.accept(other, whole=False)
+    assert [run.config.mesh.data for run in workdir.manifest().runs] == [4, 1]
+    assert workdir.manifest().run("n98k-d384k-g1-s0").overrides == {}
+
+
 def test_another_grid_is_refused_with_the_first_run_that_differs(workdir):
     workdir.accept(manifest({}, {"seed": 1}), whole=True)
     with pytest.raises(UserError, match=r"n98k-d384k-g1-s1 is not in this grid"):

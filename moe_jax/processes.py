@@ -1,0 +1,58 @@
+"""Several processes of one run: how they find each other, and what the first one decides for all.
+
+All compute the same; the first alone writes and looks at what is on disk, and says to the others what they need to
+know of it. A process that dies or fails alone makes the others wait for the heartbeat and end by SIGABRT, which
+launchers take for a crash of the whole run. Only `join` may come before JAX is asked for a device.
+"""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from moe_jax.errors import UserError
+
+
+def join(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, multihost: bool, heartbeat_seconds: int
+) -> None:
+    """Joins the other processes, if the flags of these names say that there are any; a process that is silent for
+    `heartbeat_seconds` is dead. Raises UserError on flags that do not fit."""
+    three = (coordinator, num_processes, process_id)
+    if all(value is None for value in three):
+        if not multihost:
+            return
+    elif multihost:
+        raise UserError("--multihost: finds the processes by itself; give it or --coordinator, not both")
+    elif None in three:
+        raise UserError("--coordinator: give --coordinator, --num_processes and --process_id together")
+    elif not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
+    elif not coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT")
+    if heartbeat_seconds < 1:
+        raise UserError(f"--distributed_heartbeat_seconds={heartbeat_seconds}: must be at least 1")
+    try:
+        # At the end, too, a process waits for the others no longer than that: they may have died.
+        jax.distributed.initialize(
+            *three, heartbeat_timeout_seconds=heartbeat_seconds, shutdown_timeout_seconds=heartbeat_seconds
+        )
+    except ValueError as e:  # nothing around tells how many there are
+        raise UserError(f"--multihost: this host knows of no pod ({e}); give --coordinator and the rest") from e
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def first_says(value: int) -> int:
+    """The first process's value, on all of them. Waits for it, however long it takes."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def together(what: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)

@@ -1,0 +1,166 @@
+"""Two real processes train what one trains, write it once, stop together, and are gone on with by any number."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from moe_jax import command, configfile, errors, planning, train, training
+from moe_jax.workdir import Workdir
+from tests.conftest import ROOT, child_environment
+
+STEPS = 24
+HEARTBEAT_SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def flags(byte_store):
+    return [
+        "--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--config.train.tokens={STEPS * 256}",
+        "--config.checkpoint.every_steps=4", "--config.data.mask_documents=True", "--config.mesh.data=-1",
+        "--config.mesh.expert=2",
+    ]  # fmt: skip
+
+
+def alone(flags, path):
+    """Trains in this process, on one of its devices; the run's folder."""
+    workdir = Workdir(str(path))
+    one = [f for f in flags if "mesh" not in f]
+    manifest, runs, store = planning.enter(configfile.load(one), workdir, whole_grid=False)
+    folder = workdir.run_dir(runs[0].name)
+    options = training.Options(say=lambda sentence: None, devices=jax.devices()[:1])
+    training.train(manifest.runs[0], folder, store, manifest.store, options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(flags, tmp_path_factory):
+    return alone(flags, tmp_path_factory.mktemp("one"))
+
+
+class Two:
+    """Two processes of two devices each that train in `path`; `said` is what each has printed."""
+
+    def __init__(self, flags, path):
+        self.path = path
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        path.mkdir(exist_ok=True)
+        self._logs = [path / f"said{i}.txt" for i in range(2)]
+        self.processes = []
+        for i, log in enumerate(self._logs):
+            several = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}"]
+            options = [f"--distributed_heartbeat_seconds={HEARTBEAT_SECONDS}", "--heartbeat_seconds=0.5"]
+            with log.open("wb") as out:
+                arguments = [sys.executable, "-m", "moe_jax.train", *flags, f"--workdir={path}", *several, *options]
+                self.processes.append(
+                    subprocess.Popen(
+                        arguments, cwd=ROOT, env=child_environment(2), stdout=out, stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                    )
+                )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    @property
+    def said(self):
+        return [log.read_text(errors="replace") for log in self._logs]
+
+    def wait_for_a_checkpoint(self, seconds=240):
+        until = time.monotonic() + seconds
+        while not list(self.path.glob("runs/*/checkpoints/*.sha256.json")):
+            assert time.monotonic() < until and all(p.poll() is None for p in self.processes), self.said
+            time.sleep(0.05)
+
+    def codes(self, seconds=240):
+        return [process.wait(timeout=seconds) for process in self.processes]
+
+    @property
+    def folder(self):
+        (run,) = (self.path / "runs").iterdir()
+        return Workdir(str(self.path)).run_dir(run.name)
+
+
+def check_equal(folder, other, rel):
+    lines, others = folder.read_metrics(), other.read_metrics()
+    assert [line["step"] for line in lines] == [line["step"] for line in others] == list(range(STEPS))
+    for line, reference in zip(lines, others, strict=True):
+        for name in ("loss", "gradient_norm", "dropped_fraction", "max_over_mean_load"):
+            assert line[name] == pytest.approx(reference[name], rel=rel), (line["step"], name)
+    for name in ("eval_loss", "train_loss", "bits_per_byte"):
+        assert folder.result()[name] == pytest.approx(other.result()[name], rel=rel)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(flags, one, tmp_path):
+    """And only the first says and writes anything."""
+    with Two(flags, tmp_path / "two") as two:
+        assert two.codes() == [0, 0], two.said
+    check_equal(two.folder, one, rel=1e-5)
+    assert two.folder.result()["n_devices"] == 4 and two.folder.run()["mesh"] == {"replica": 1, "data": 2, "expert": 2}
+    assert [a["exit_code"] for a in two.folder.attempts()] == [0]
+    first, second = ([line for line in said.splitlines() if "Gloo" not in line] for said in two.said)
+    assert sum("blocks.moe.w_in_Exdxf" in line for line in first) == 1 and any(": done, eval loss" in x for x in first)
+    assert second == []
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_and_one_process_goes_on(flags, one, tmp_path):
+    with Two(flags, tmp_path / "killed") as two:
+        two.wait_for_a_checkpoint()
+        two.processes[1].kill()
+        began = time.monotonic()
+        codes = two.codes()
+    assert codes[1] == -signal.SIGKILL and codes[0] not in (0, errors.BAD_INPUT, errors.DIVERGED, errors.STOPPED)
+    assert time.monotonic() - began < 5 * HEARTBEAT_SECONDS
+    assert two.folder.result() is None
+    check_equal(alone(flags, two.path), one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_asking_one_process_to_stop_stops_both_and_both_go_on(flags, one, tmp_path):
+    with Two(flags, tmp_path / "stopped") as two:
+        two.wait_for_a_checkpoint()
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.codes() == [errors.STOPPED] * 2, two.said
+    assert all("stopped at step" in said and "Traceback" not in said for said in two.said)
+    with Two(flags, two.path) as again:
+        assert again.codes() == [0, 0], again.said
+    assert "goes on at step" in again.said[0]
+    check_equal(again.folder, one, rel=1e-5)
+    assert [a["exit_code"] for a in again.folder.attempts()] == [errors.STOPPED, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--coordinator=localhost:1"], "together"),
+        (["--process_id=0", "--num_processes=2"], "together"),
+        (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "--process_id=2: must be from 0 to 1"),
+        (["--coordinator=localhost", "--num_processes=2", "--process_id=0"], "--coordinator=localhost: must be HOST"),
+        (["--multihost", "--process_id=0"], "not both"),
+        (["--multihost", "--distributed_heartbeat_seconds=0"], "at least 1"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(arguments, words, capsys, tmp_path):
+    code = command.run(train.main, ["--config=configs/smoke.py:tiny", f"--workdir={tmp_path / 'w'}", *arguments])
+    said = capsys.readouterr().err
+    assert code == errors.BAD_INPUT and words in said and said.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_multihost_without_a_pod_is_refused(verb, tmp_path):
+    done = verb("train", "--config=configs/smoke.py:tiny", f"--workdir={tmp_path / 'w'}", "--multihost")
+    assert done.returncode == errors.BAD_INPUT and "this host knows of no pod" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
