@@ -78,6 +78,7 @@ def main() -> None:
                 cells += [*timing(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
             cells.append(f"{seen[dispatches[0]]['max_over_mean_load']:.1f}")
             table.add_row(*cells, *(timing(seconds, "peer") if peer else ()))
+            Console(stderr=True).print(*cells, *(timing(seconds, "peer") if peer else ()))  # the table comes at the end
     console.print(table)
     if why_no_peer:
         console.print(why_no_peer)
