@@ -73,6 +73,7 @@ def abnar2025(config):
         softmax="before_top_k",  # (ours)
         load_balance_weight=0.02,  # 0.02 or 0.05, tuned
         z_weight=1e-3,
+        dispatch="dropless",
     )
 
 

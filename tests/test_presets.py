@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from moe_jax import configfile, counts, optim
+from moe_jax import configfile, counts, grid, optim
 from moe_jax.errors import UserError
 from moe_jax.model.transformer import Transformer
 from moe_jax.sharding import Layout, make_mesh
@@ -20,7 +20,7 @@ TINY = (
 FEW = {
     "krajewski2024": ("moe.group_sequences=8", "moe.expansion_rate=8", "moe.granularity=2"),
     "krajewski2025": ("moe.expansion_rate=4", "moe.granularity=2", "moe.capacity_factor=0.5"),
-    "abnar2025": ("moe.capacity_factor=0.7",),
+    "abnar2025": (),
 }
 
 
@@ -142,6 +142,7 @@ def test_krajewski2025_has_the_papers_variants():
 def test_abnar2025_is_its_table_1():
     c = preset("abnar2025")
     assert c.moe.sparsity == pytest.approx(0.9) and c.moe.z_weight == 1e-3 and c.model.qk_norm
+    assert c.moe.dispatch == "dropless"
     assert c.moe.d_expert == 4 * c.model.d_model and c.model.ff_matrices == 3
     # E and K do not follow G: the same numbers of narrower experts.
     fine = preset("abnar2025", "moe.granularity=2").moe
@@ -151,3 +152,46 @@ def test_abnar2025_is_its_table_1():
 def test_an_unknown_preset_is_refused():
     with pytest.raises(UserError, match=r"configs/presets.py:NAME: krajewski2024, krajewski2025, abnar2025"):
         preset("krajewski2026")
+
+
+def runs_of(spec):
+    file = configfile.load([f"--config={spec}"])
+    return grid.expand(file.base.to_dict(), file.cells)
+
+
+@pytest.mark.parametrize(
+    ("form", "total", "active"), [("11b", 11.1e9, (2.66e9, 3.87e9)), ("56b", 55.8e9, (10.7e9, 17.1e9))]
+)
+def test_krajewski2025_has_the_papers_sizes(form, total, active):
+    """Equal totals but for the router, whatever G; two active sizes, at one and two times the feed-forward's FLOPs."""
+    runs = runs_of(f"configs/krajewski2025.py:{form}")
+    counted = [counts.count_parameters(run.config, run.config.model.vocabulary_size) for run in runs]
+    assert [c.n_total for c in counted] == pytest.approx([total] * 4, rel=3e-3)
+    assert [c.n_active for c in counted] == pytest.approx([active[0]] * 2 + [active[1]] * 2, rel=3e-3)
+    assert len({c.n_total - c.n_router for c in counted}) == 1
+    assert [run.config.moe.softmax for run in runs] == ["before_top_k"] + ["after_top_k"] * 3
+
+
+def test_krajewski2025_compares_the_order_of_softmax_and_top_k():
+    runs = runs_of("configs/krajewski2025.py:order")
+    assert [run.config.moe.softmax for run in runs] == ["before_top_k", "after_top_k"] * 3
+    assert len({run.name for run in runs}) == 6
+
+
+@pytest.mark.parametrize("budget", ["3e19", "6e19", "1e20", "3e20", "1e21"])
+def test_abnar2025_spends_its_budget_at_every_sparsity(budget):
+    runs = runs_of(f"configs/abnar2025.py:{budget}")
+    spent = [counts.count_flops(run.config, 50_432).flops_abnar2025 for run in runs]
+    assert spent == pytest.approx([float(budget)] * len(runs), rel=1e-3)
+    sparsity = [0 if run.config.moe is None else run.config.moe.sparsity for run in runs]
+    assert sorted(set(np.round(sparsity, 6))) == [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98]
+    assert len(runs) in (28, 35) and max(run.config.train.tokens for run in runs) <= 1.2e12
+    c = runs[-1].config
+    assert c.batch_tokens == 2**21 and not c.optim.weight_decay_by_lr and c.optim.weight_decay == 1e-5
+
+
+@pytest.mark.parametrize("paper", ["krajewski2025", "abnar2025"])
+def test_smoke_forms_are_small(paper):
+    runs = runs_of(f"configs/{paper}.py:smoke")
+    assert len(runs) == 8
+    assert sum(counts.count_flops(run.config, 259).train_flops for run in runs) < 1e12

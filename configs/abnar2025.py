@@ -1,0 +1,94 @@
+"""The IsoFLOP surfaces of "Parameters vs FLOPs: Scaling Laws for Optimal Sparsity for MoE LMs" (Abnar et al. 2025).
+
+    configs/abnar2025.py:1e20    every N and sparsity S at 1e20 FLOPs; also 3e19, 6e19, 3e20, 1e21
+    configs/abnar2025.py:smoke   8 runs in the same form, on the embedded corpus, on a CPU
+
+    moe-jax prepare --config=configs/abnar2025.py:1e20 --module_import=my_tasks
+    moe-jax sweep   --config=configs/abnar2025.py:smoke --workdir=runs/abnar2025-smoke
+
+arXiv 2501.12370: budgets, sparsities, model, optimizer and batch are the paper's (section 2, appendices B and C); sizes
+are (ours), as the paper's are not in the text that we have. Learning rate, warm-up, load-balancing factor and
+granularity were tuned for each run among the values that are named below and in presets.abnar2025. Data: RedPajama V1
+with GPT-NeoX's tokenizer, both yours to bring.
+"""
+
+from configs import common, presets
+from moe_jax import counts, grid
+
+BUDGETS = ("1e20", "3e19", "6e19", "3e20", "1e21")
+# Percent that is not active -> (n_experts, top_k); S is the paper's, how it is made is (ours).
+SPARSITIES = {0: None, 25: (4, 3), 50: (2, 1), 75: (4, 1), 90: (10, 1), 95: (20, 1), 98: (50, 1)}
+SHAPES = ((512, 8), (768, 12), (1024, 16), (1536, 20), (2048, 24))  # (ours) d_model, n_blocks; heads of 64
+SMOKE_FLOPS = 3e10
+DATA_TOKENS = 1.2e12  # RedPajama V1; what a small model would need more of for its budget is left out
+
+
+def get_config(arg=None):
+    form = common.choose(arg, *BUDGETS, "smoke")
+    config = common.get_config()
+    presets.abnar2025(config)
+    config.model.update(d_model=512, n_blocks=8, n_heads=8, vocabulary_size=50_432, remat=True)
+    config.data.update(
+        store="stores/redpajama_v1_neox",
+        mixture="redpajama_v1",  # yours
+        vocabulary="gpt-neox/tokenizer.json",
+        sequence_length=2048,
+    )
+    config.train.update(
+        batch_sequences=1024,
+        microbatches=4,  # (ours)
+        loss_window=1000,
+        log_every_steps=100,
+    )
+    config.optim.update(
+        learning_rate=2e-3,  # 3e-3, 2e-3 or 1e-3, tuned
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        weight_decay=1e-5,
+        weight_decay_by_lr=False,  # "scale-free"
+        warmup_fraction=0.05,  # 2, 5 or 10%, tuned
+    )
+    config.eval.sequences = 1024  # (ours)
+    config.mesh.update(data=-1, expert=1)  # few numbers divide all numbers of experts
+    if form == "smoke":
+        config.model.update(
+            d_model=16, n_blocks=1, n_heads=2, vocabulary_size=259, compute_dtype="float32", remat=False
+        )
+        config.data.update(
+            store="stores/python_stdlib_byte", mixture="python_stdlib", vocabulary="byte", sequence_length=64
+        )
+        config.train.update(batch_sequences=16, microbatches=1, loss_window=50, log_every_steps=10)
+        config.optim.update(learning_rate=5e-3, warmup_fraction=0.1)
+        config.eval.sequences = 512
+    return config
+
+
+def get_grid(arg=None):
+    form = common.choose(arg, *BUDGETS, "smoke")
+    if form == "smoke":
+        shapes = [_shape(16, 1, 2), _shape(32, 2, 2)]
+        sparsities, flops = [_sparsity(percent) for percent in (0, 50, 75, 90)], SMOKE_FLOPS
+    else:
+        shapes = [_shape(d_model, n_blocks, d_model // 64) for d_model, n_blocks in SHAPES]
+        sparsities, flops = [_sparsity(percent) for percent in SPARSITIES], float(form or BUDGETS[0])
+    cells = grid.product(shapes, sparsities)
+    runs = grid.expand(get_config(arg).to_dict(), cells)
+    cells = [cell | {"train.tokens": _tokens(run.config, flops)} for cell, run in zip(cells, runs, strict=True)]
+    return [cell for cell in cells if cell["train.tokens"] <= DATA_TOKENS]
+
+
+def _shape(d_model, n_blocks, n_heads):
+    return {"model.d_model": d_model, "model.n_blocks": n_blocks, "model.n_heads": n_heads}
+
+
+def _sparsity(percent):
+    if SPARSITIES[percent] is None:
+        return {"moe": None}
+    n_experts, top_k = SPARSITIES[percent]
+    return {"moe.n_experts": n_experts, "moe.top_k": top_k}
+
+
+def _tokens(config, flops):
+    """Whole steps that spend the budget, by appendix C."""
+    a_token = counts.count_flops(config, config.model.vocabulary_size, tokens=1).flops_abnar2025
+    return max(1, round(flops / a_token / config.batch_tokens)) * config.batch_tokens
