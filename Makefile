@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, a test file at a time: most of the time is XLA compiling, on one core.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO := demo
 CONFIG := configs/smoke.py
 JOBS := 2
@@ -41,10 +43,10 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

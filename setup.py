@@ -33,7 +33,14 @@ setup(
         "rich>=13.9,<16",  # tables and progress bars that know a terminal from a log file
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "ruff>=0.12,<1", "gcsfs", "gcp-storage-emulator>=2024.8"],
+        "test": [
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.12,<1",
+            "gcsfs",
+            "gcp-storage-emulator>=2024.8",
+        ],
         "plan": ["libtpu"],  # compiles for TPU topologies without a TPU
         "gcs": ["gcsfs"],
         "bench": ["torch==2.13.0", "transformers>=5,<6"],

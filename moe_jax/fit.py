@@ -1,9 +1,13 @@
 """`moe-jax fit`: results.csv -> law.json, and a table of what the data say and do not say about the law."""
 
 import dataclasses
+import hashlib
+import importlib.metadata
 import math
 import os
 from collections.abc import Sequence
+
+from etils import epath
 
 from moe_jax import command, errors, tables
 
@@ -29,6 +33,12 @@ def main(argv: Sequence[str]) -> int:
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a fit needs float64 and no accelerator
     from moe_jax import laws
+
+    request = _request(flags, results)
+    if not (flags.profile or flags.compare) and (before := _answered(laws, out, request)) is not None:
+        _show(before, out)
+        print("(these results were fitted with these flags before: shown again)")
+        return errors.DONE
     from moe_jax.laws import expressions, presets
 
     base = presets.preset(flags.preset) if flags.preset else None
@@ -58,8 +68,9 @@ def main(argv: Sequence[str]) -> int:
         start=start,
         **options,
     )
+    fitted = dataclasses.replace(fitted, law=dataclasses.replace(fitted.law, request=request))
     fitted.law.save(out)
-    _show(fitted, out)
+    _show(fitted.law, out)
     for name in filter(None, flags.profile.split(",")):
         _show_profile(laws, fitted, name)
     if flags.compare:
@@ -163,8 +174,29 @@ def _number(text: str, flag: str) -> float:
     return value
 
 
-def _show(fitted, out) -> None:
-    law = fitted.law
+def _request(flags, results: str) -> str:
+    """A digest of everything that the law follows from: the flags, the results and this version."""
+    asked = {
+        k: v for k, v in sorted(vars(flags).items()) if k not in ("workdir", "results", "out", "profile", "compare")
+    }
+    digest = hashlib.sha256(f"{importlib.metadata.version('moe_jax')} {asked}".encode())
+    try:
+        digest.update(epath.Path(results).read_bytes())
+    except FileNotFoundError:
+        raise errors.UserError(f"there is no results file {results}; `moe-jax collect` writes one") from None
+    return digest.hexdigest()
+
+
+def _answered(laws, out: str, request: str):
+    """The law at `out`, if it is the answer to the same request."""
+    try:
+        law = laws.load(out)
+    except errors.UserError:  # none yet, or a damaged one: it is written again
+        return None
+    return law if law.request == request else None
+
+
+def _show(law, out) -> None:
     where, printed = next(iter(law.form.published.items()))
     rows = []
     for name, value in law.coefficients.items():

@@ -172,3 +172,19 @@ def test_files_that_are_no_results(tmp_path, capsys):
     assert "is not a readable CSV" in capsys.readouterr().err
     assert command.run(fit.main, []) == errors.BAD_INPUT
     assert "fit needs --results FILE or --workdir W" in capsys.readouterr().err
+
+
+def test_the_same_request_is_shown_again_and_not_fitted_again(tmp_path, capsys, monkeypatch):
+    law = tmp_path / "law.json"
+    assert call(tmp_path, runs()) == errors.DONE
+    first, stored = capsys.readouterr().out, law.read_bytes()
+    with monkeypatch.context() as m:
+        m.setattr(laws, "fit", lambda *_, **__: pytest.fail("fitted again"))
+        assert call(tmp_path, runs()) == errors.DONE
+    assert first in capsys.readouterr().out and law.read_bytes() == stored
+    for table, flags in [(runs(noise=0.006), ()), (runs(), ("--huber", "0.1"))]:
+        assert call(tmp_path, table, *flags) == errors.DONE
+        assert "shown again" not in capsys.readouterr().out
+    law.write_text("{")  # a damaged law is no answer
+    assert call(tmp_path, runs()) == errors.DONE
+    assert law.read_bytes() == stored

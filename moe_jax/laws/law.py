@@ -45,6 +45,9 @@ class Law:
     notes: tuple[str, ...] = ()
     starts: int = 0
     starts_at_best: int = 0
+    request: str = (
+        ""  # digest of what `moe-jax fit` was asked and of the results file; the same again is not fitted again
+    )
 
     @property
     def law(self) -> str:
