@@ -45,8 +45,13 @@ clean-demo:
 test: install
 	$(PYTEST)
 
-test-slow: install
+test-slow: install $(VENV)/.bench
 	$(PYTEST) -m slow
+
+# Torch and transformers, the peers: the longer proofs compare with them.
+$(VENV)/.bench: setup.py constraints.txt | install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
