@@ -1,7 +1,7 @@
 """The IsoFLOP surfaces of "Parameters vs FLOPs: Scaling Laws for Optimal Sparsity for MoE LMs" (Abnar et al. 2025).
 
     configs/abnar2025.py:1e20    every N and sparsity S at 1e20 FLOPs; also 3e19, 6e19, 3e20, 1e21
-    configs/abnar2025.py:smoke   8 runs in the same form, on the embedded corpus, on a CPU
+    configs/abnar2025.py:smoke   8 runs in the same form, on the embedded corpus, in 2.5 minutes on 2 CPU cores
 
     moe-jax prepare --config=configs/abnar2025.py:1e20 --module_import=my_tasks
     moe-jax sweep   --config=configs/abnar2025.py:smoke --workdir=runs/abnar2025-smoke
