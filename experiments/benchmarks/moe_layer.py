@@ -36,7 +36,7 @@ Step = Callable[[], Any]  # one forward and backward pass, finished when it retu
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="16x1,64x4,256x16,1024x16", help="experts x k, comma-separated")
-    parser.add_argument("--dispatch", default="slots", help="comma-separated")
+    parser.add_argument("--dispatch", default="slots,dropless", help="comma-separated")
     parser.add_argument("--d_model", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--sequence", type=int, help="tokens of a routing group (default: all of them)")
