@@ -8,6 +8,7 @@ from flax import nnx
 
 from moe_jax import sharding
 from moe_jax.config import MeshConfig
+from moe_jax.model import dispatch
 from moe_jax.model.moe import MoeLayer
 from tests.models import EXPERT_CHOICE, config, distance
 
@@ -80,6 +81,14 @@ def compare(overrides, kind=None, data=1, expert=1, bound=1e-5):
 @pytest.mark.parametrize("overrides", ROUTERS.values(), ids=ROUTERS)
 def test_slots_are_the_oracle(overrides):
     compare(overrides)
+
+
+@pytest.mark.parametrize("router", ["heavy overflow", "expert choice"])
+def test_slots_are_the_oracle_where_rows_are_not_streamed(router, monkeypatch):
+    """As on an accelerator that holds all experts."""
+    slots = dispatch.slots
+    monkeypatch.setattr(dispatch, "slots", lambda *a, stream: slots(*a, stream=False))
+    compare(ROUTERS[router])
 
 
 def test_all_tokens_to_one_expert():
