@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe_jax.model.attention import attend
 from moe_jax.model.transformer import document_numbers
 from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, trainer, windows
 
@@ -70,6 +71,18 @@ def test_documents_are_masked(masked, overrides):
 def test_documents_are_numbered():
     tokens = np.array([[5, 0, 0, 7, 8, 0], [1, 2, 3, 4, 5, 6]], np.int32)
     assert document_numbers(tokens, 0).tolist() == [[0, 0, 1, 2, 2, 2], [0] * 6]
+
+
+def test_attention_in_float64_is_that_of_float32():
+    """JAX's own attention softmaxes in float32 whatever it is given, so float64 has ours: the same but more exact."""
+    with jax.enable_x64(True):
+        q, k, v = (jax.random.normal(jax.random.key(i), (2, 7, 3, 4), jnp.float32) for i in range(3))
+        mask = jnp.arange(7)[None, None, :, None] // 3 == jnp.arange(7)[None, None, None, :] // 3
+        for m in (None, mask):
+            narrow = attend(q, k, v, m)
+            wide = attend(*(x.astype(jnp.float64) for x in (q, k, v)), m)
+            assert narrow.dtype == jnp.float32 and wide.dtype == jnp.float64
+            np.testing.assert_allclose(narrow, wide, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("positions", [5, 1000])

@@ -50,10 +50,21 @@ class Attention(nnx.Module):
             wide, precision = parameter_dtype(self.config), "highest"  # else a TPU multiplies float32 in bfloat16
             q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(wide) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
         with jax.default_matmul_precision(precision):
-            y_BxSxHxDh = jax.nn.dot_product_attention(
-                q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True
-            )
+            y_BxSxHxDh = attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask_Bx1xSxS)
         return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), whole(self.w_o_HxDhxd[...].astype(dtype)))
+
+
+def attend(q_BxSxHxDh: jax.Array, k_BxSxHxDh: jax.Array, v_BxSxHxDh: jax.Array, mask_Bx1xSxS: jax.Array | None):
+    """y_BxSxHxDh of causal attention: JAX's own, except in the tests' float64, where its softmax is float32."""
+    if q_BxSxHxDh.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True)
+    _, S, _, Dh = q_BxSxHxDh.shape
+    scores_BxHxSxS = jnp.einsum("BSHD,BTHD->BHST", q_BxSxHxDh, k_BxSxHxDh) / Dh**0.5
+    seen = jnp.tril(jnp.ones((S, S), bool))[None, None]
+    if mask_Bx1xSxS is not None:
+        seen = seen & mask_Bx1xSxS
+    shares_BxHxSxS = jax.nn.softmax(jnp.where(seen, scores_BxHxSxS, -jnp.inf), axis=-1)
+    return jnp.einsum("BHST,BTHD->BSHD", shares_BxHxSxS, v_BxSxHxDh)
 
 
 def rotate(x_BxSxHxDh: jax.Array) -> jax.Array:
