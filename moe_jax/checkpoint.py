@@ -140,13 +140,13 @@ def say_errors_once() -> None:
     disk with orbax-checkpoint 0.12.8, tensorstore 0.1.86)."""
     for noisy in ("absl", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    hook = sys.excepthook
+    hook = sys.unraisablehook
 
-    def without_afterthoughts(kind, e, trace):
-        if not (kind is RuntimeError and str(e) == "Event loop is closed"):
-            hook(kind, e, trace)
+    def without_afterthoughts(unraisable: Any) -> None:
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            hook(unraisable)
 
-    sys.excepthook = without_afterthoughts
+    sys.unraisablehook = without_afterthoughts
 
 
 def _is_digest(name: str) -> bool:
