@@ -21,7 +21,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py constraints.txt
 	@echo "== install into $(VENV)"
 	@began=$$(date +%s); \
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' && \
 	echo "-- install took $$(( $$(date +%s) - began )) s"
 	@touch $@

@@ -2,8 +2,7 @@
 
 Orbax does not notice a flipped byte in array data, so after each commit SHA-256 of all files is written to
 `<step>.sha256.json`: the last thing that is written of a step and the first that is read. A step whose files do not
-match, or
-that was left half-written, is skipped with a warning and the one before is used.
+match, or that was left half-written, is skipped with a warning and the one before is used.
 """
 
 import errno
@@ -48,7 +47,10 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove(step)  # a damaged one of the same step
         processes.together("the step's place is free")  # Orbax refuses a step that any process finds there
-        self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
+        try:
+            self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
+        except Exception as e:
+            raise self._as_os_error(e) from e
         self._finishing = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
         self._finishing.start()
 
@@ -173,11 +175,3 @@ def _sha256(path: epath.Path) -> str:
         while chunk := f.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def restore_params(folder: epath.Path, abstract_state: TrainState, say: Callable[[str], None] = print) -> Any:
-    """Parameters of the newest whole checkpoint of a run, for evaluation and notebooks; None where there is none."""
-    checkpoints = Checkpoints(folder, keep=1, say=say)
-    restored = checkpoints.restore(abstract_state)
-    checkpoints.close()
-    return None if restored is None else restored[0].params

@@ -19,6 +19,13 @@ _WORLD = {
     errno.EACCES: "permission denied",
     errno.EPERM: "operation not permitted",
 }
+_WRONG_PATH = {
+    errno.EISDIR: "is a folder, where a file belongs",
+    errno.ENOTDIR: "is a file or lies under one, where a folder belongs",
+    errno.EEXIST: "is a file, where a folder belongs",
+    errno.ENAMETOOLONG: "is too long a name for this file system",
+}
+_OBJECT_STORES = ("aiohttp", "gcsfs", "google", "botocore")  # whose errors come from the other end of a network
 
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
@@ -42,20 +49,28 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     except BrokenPipeError:  # `moe-jax status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.DONE
-    except OSError as e:
-        if (said := world_sentence(e)) is None:
+    except Exception as e:
+        if (known := _outside(e)) is None:
             raise
-        return _say(said, errors.FAILED)
+        return _say(*known)
 
 
-def world_sentence(e: OSError) -> str | None:
-    """One sentence for a full disk, a read-only folder and the like; None where the error is our own."""
-    if e.errno not in _WORLD:
+def _outside(e: Exception) -> tuple[str, int] | None:
+    """(sentence, exit code) for what the world does to us: full disks, wrong paths, object stores that do not answer.
+    None where the error is our own."""
+    if type(e).__module__.partition(".")[0] in _OBJECT_STORES:
+        return f"the object store does not answer as it should: {type(e).__name__}: {e}; start again", errors.FAILED
+    if isinstance(e, ImportError) and "gcsfs" in str(e):
+        return "gs:// needs gcsfs: pip install 'moe_jax[gcs]'", errors.BAD_INPUT
+    if not isinstance(e, OSError):
         return None
-    where = f" at {e.filename}" if e.filename else ""
-    return (
-        f"{_WORLD[e.errno]}{where}; what was saved before is intact: make room or pick another place, then start again"
-    )
+    if e.errno in _WORLD:
+        where = f" at {e.filename}" if e.filename else ""
+        sentence = f"{_WORLD[e.errno]}{where}; what was saved before is intact: make room or pick another place, then "
+        return f"{sentence}start again", errors.FAILED
+    if e.errno in _WRONG_PATH and e.filename:
+        return f"{e.filename}: {_WRONG_PATH[e.errno]}; name another path, or move it away", errors.BAD_INPUT
+    return None
 
 
 def _say(sentence: str, code: int) -> int:

@@ -23,9 +23,3 @@ class Stopped(UserError):
     """Asked to stop by a signal or a preemption notice; what was done is saved."""
 
     code = STOPPED
-
-
-class Diverged(UserError):
-    """The loss is not finite any more."""
-
-    code = DIVERGED

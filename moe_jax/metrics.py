@@ -51,6 +51,11 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 class Recorder:
     """Writes a run's signs of life in a thread. Only the first process of a run writes."""
 
@@ -114,7 +119,7 @@ class Recorder:
     def log(self, step: int, values: dict[str, float]) -> None:
         """A line of metrics.jsonl: step (from 0), tokens up to and with it, and `values`."""
         line = {"step": step, "tokens": (step + 1) * self._batch_tokens}
-        line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line |= _finite(values)
         with self._lock:
             self._lines.append(line | {"tokens_per_second": self._beat["tokens_per_second"]})
         self._to_tensorboard(step, values)
@@ -123,7 +128,7 @@ class Recorder:
         """Adds an evaluation to the newest line."""
         with self._lock:
             if self._lines:
-                self._lines[-1] |= values
+                self._lines[-1] |= _finite(values)
                 self._to_tensorboard(self._lines[-1]["step"], values)
 
     def last(self, name: str) -> float | None:

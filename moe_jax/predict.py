@@ -60,18 +60,12 @@ def _planned(config_args: Sequence[str], workdir: str | None):
     return plan_runs(grid.expand(file.base.to_dict(), file.cells), store)
 
 
-def _columns(run) -> dict[str, object]:
-    """Columns of results.csv that are known before training; a dense model is E = K = 1, and has no granularity."""
-    fields = ("expansion_rate", "granularity", "active_rate", "sparsity", "n_experts", "top_k")
-    dense = dict(zip(fields, (1, None, 1, 0.0, 1, 1), strict=True))
-    moe = run.config.moe
-    return {**run.counts, **(dense if moe is None else {f: getattr(moe, f) for f in fields})}
-
-
 def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
     import numpy as np
 
-    known = [_columns(run) for run in runs]
+    from moe_jax import results
+
+    known = [{**run.counts, **results.planned_columns(run)} for run in runs]
     for run, columns in zip(runs, known, strict=True):
         if missing := [c for c in law.form.columns.values() if columns[c] is None]:
             raise UserError(f"{run.name} has no {missing[0]}, and {law.law} needs it")

@@ -54,7 +54,7 @@ def row(run: PlannedRun, folder: RunDir) -> Row | None:
         raise DamagedFile(
             f"{folder.path / 'run.json'}: is missing or damaged, so what the run learned from is not known"
         )
-    values = _planned(run) | {column: result.get(column) for column in _MEASURED}
+    values = planned_columns(run) | {column: result.get(column) for column in _MEASURED}
     values |= {column: result[column] for column in ("name", "status", "tokens")} | {"store_sha256": store["sha256"]}
     # FLOPs are linear in tokens; a diverged run did not train on all that were planned.
     done = result["tokens"] / run.counts["tokens"]
@@ -84,7 +84,7 @@ def _check(result: dict[str, Any], name: str, folder: RunDir) -> None:
             raise damaged(f"{column} is {value!r}")
 
 
-def _planned(run: PlannedRun) -> Row:
+def planned_columns(run: PlannedRun) -> Row:
     """The columns that are known before training. A dense twin is one expert that every token meets (E = K = 1), as the
     laws over E and S take it; it has no granularity, router or dispatch."""
     config, moe = run.config, run.config.moe

@@ -1,8 +1,8 @@
 """The train step and the evaluation, pure functions over TrainState, compiled once for a shape.
 
 What differs between runs of one shape (D, learning rate, seed) enters as a value. Every leaf of the state has an
-explicit
-sharding, in init's and in the step's outputs: else the step would compile twice, and restored states would differ.
+explicit sharding, in init's and in the step's outputs: else the step would compile twice, and restored states would
+differ.
 """
 
 from typing import Any

@@ -86,5 +86,11 @@ def test_how_a_verb_ends_is_its_exit_code(capsys):
     assert raising(OSError(errno.EROFS, "Read-only", "w/x")) == errors.FAILED
     said = capsys.readouterr().err
     assert "the disk is full at w/x" in said and "read-only at w/x" in said and "Traceback" not in said
+    assert raising(IsADirectoryError(errno.EISDIR, "Is a directory", "w/sweep.json")) == errors.BAD_INPUT
+    assert raising(ImportError("Please install gcsfs to access Google Storage")) == errors.BAD_INPUT
+    unreachable = type("ClientError", (Exception,), {"__module__": "aiohttp.client_exceptions"})
+    assert raising(unreachable("no such host")) == errors.FAILED
+    said = capsys.readouterr().err
+    assert "w/sweep.json: is a folder" in said and "moe_jax[gcs]" in said and "no such host" in said
     with pytest.raises(ZeroDivisionError):  # a bug is not dressed up as the user's mistake
         raising(ZeroDivisionError())

@@ -32,6 +32,7 @@ class _Child:
     process: subprocess.Popen
     log: IO[bytes]
     log_path: Path
+    attempts_before: int
 
 
 class LocalLauncher:
@@ -96,6 +97,7 @@ class LocalLauncher:
     def _start(self, run: PlannedRun, folder: RunDir) -> None:
         self._tried.add(run.name)
         folder.create()
+        attempts_before = len(folder.attempts())
         log_path = Path(folder.log) if "://" not in str(folder.log) else Path(tempfile.mkdtemp()) / "log.txt"
         log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
         command = [
@@ -108,7 +110,7 @@ class LocalLauncher:
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        self._children.append(_Child(run, folder, process, log, log_path))
+        self._children.append(_Child(run, folder, process, log, log_path, attempts_before))
 
     def _reap(self, states: dict[str, RunState]) -> None:
         for child in list(self._children):
@@ -126,8 +128,8 @@ class LocalLauncher:
         child.log.close()
         if code not in (errors.DONE, errors.DIVERGED):
             number = len(child.folder.attempts())
-            if number == 0:
-                number = child.folder.begin_attempt()  # it failed before it could say that it began
+            if number == child.attempts_before:
+                number = child.folder.begin_attempt()  # it ended before it could say that it began
             child.folder.end_attempt(number, code, _last_words(child.log_path) or f"ended with code {code}")
         return state_of(child.run, child.folder, time.time())
 
@@ -166,7 +168,8 @@ class LocalLauncher:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 code = child.process.wait()
-            self._ended(child, code)
+            # One that was still importing is ended by the signal itself.
+            self._ended(child, errors.STOPPED if code == -signal.SIGTERM else code)
 
 
 def _sentence(child: _Child, code: int, state: RunState) -> str:
