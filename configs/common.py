@@ -75,9 +75,10 @@ def get_config(arg=None):
         weight_decay=0.1,
         weight_decay_by_lr=True,  # False: decay is not multiplied by the learning rate (abnar2025)
         clip_norm=1.0,  # None: no clipping
-        schedule="cosine",
+        schedule="cosine",  # cosine | wsd (warm-up, stable, decay: runs that differ in D alone share a trunk)
         warmup_tokens=placeholder(int),  # this, or
-        warmup_fraction=0.1,  # this share of the steps
+        warmup_fraction=0.1,  # this share of the steps; wsd needs warmup_tokens
+        decay_fraction=placeholder(float),  # wsd: the last share of the steps, in which the rate falls linearly
         final_fraction=0.1,  # of the learning rate at the end
     )
     config.eval = config_dict.create(

@@ -237,11 +237,12 @@ class OptimConfig:
     schedule: str
     warmup_tokens: int | None
     warmup_fraction: float | None
+    decay_fraction: float | None  # wsd: share of the steps over which the rate falls
     final_fraction: float
 
     def __post_init__(self):
         _one_of("optim.name", self.name, "adamw")
-        _one_of("optim.schedule", self.schedule, "cosine")
+        _one_of("optim.schedule", self.schedule, "cosine", "wsd")
         _positive("optim", self, "learning_rate", "eps", "clip_norm")
         _not_negative("optim", self, "weight_decay", "warmup_tokens", "warmup_fraction", "final_fraction")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
@@ -254,6 +255,21 @@ class OptimConfig:
             )
         if self.warmup_fraction is not None and self.warmup_fraction > 1:
             refuse("optim.warmup_fraction", self.warmup_fraction, "must be at most 1")
+        self._check_wsd()
+
+    def _check_wsd(self) -> None:
+        if self.schedule != "wsd":
+            if self.decay_fraction is not None:
+                refuse("optim.decay_fraction", self.decay_fraction, f"{self.schedule} has none; only wsd has")
+            return
+        if self.decay_fraction is None or not 0 < self.decay_fraction <= 1:
+            refuse("optim.decay_fraction", self.decay_fraction, "wsd needs a share of the steps, above 0 and at most 1")
+        if self.warmup_tokens is None:
+            refuse(
+                "optim.warmup_tokens",
+                None,
+                "wsd warms up over tokens, the same for every D; give them, and warmup_fraction=None",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,6 +324,12 @@ class Config:
     tensorboard: bool
 
     def __post_init__(self):
+        if self.optim.schedule == "wsd" and self.warmup_steps > self.decay_start:
+            refuse(
+                "optim.warmup_tokens", self.optim.warmup_tokens,
+                f"are {self.warmup_steps} steps, but of the {self.steps} steps of this D the decay begins after "
+                f"{self.decay_start}",
+            )  # fmt: skip
         if self.moe is None:
             return
         moe = _complete_moe(self.moe, self.model.d_ff)
@@ -358,6 +380,14 @@ class Config:
         if self.optim.warmup_tokens is not None:
             return math.ceil(self.optim.warmup_tokens / self.batch_tokens)
         return round(self.optim.warmup_fraction * self.steps)
+
+    @property
+    def decay_start(self) -> int:
+        """Steps before the rate begins to fall: the warm-up, or with wsd all but the last decay_fraction, which is
+        rounded to the nearest whole step and at least one. There a branch leaves its trunk."""
+        if self.optim.schedule == "wsd":
+            return self.steps - max(1, round(self.optim.decay_fraction * self.steps))
+        return self.warmup_steps
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

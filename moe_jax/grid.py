@@ -121,6 +121,19 @@ def run_name(config: Config, cell: Mapping[str, Any]) -> str:
     A name depends on the run alone, so a grid that is extended later keeps the names it has."""
     if "name" in cell:
         return _checked_name(cell["name"])
+    return _checked_name("-".join(_name_parts(config, cell)))
+
+
+def trunk_name(config: Config, cell: Mapping[str, Any], common: str) -> str:
+    """`n25m-g8-s0`: as run_name without the tokens; of runs that name themselves, a name from the hash `common` of
+    what they have in common."""
+    if "name" in cell:
+        return f"trunk-{common[:8]}"
+    n, _, *rest = _name_parts(config, cell)
+    return _checked_name("-".join([n, *rest]))
+
+
+def _name_parts(config: Config, cell: Mapping[str, Any]) -> list[str]:
     # Embeddings are not counted in n, so any vocabulary gives the same name.
     parts = [f"n{_short(counts.count_parameters(config, 0).n_active_nonemb)}", f"d{_short(config.train.tokens)}"]
     parts.append("dense" if config.moe is None else f"g{_short(config.moe.granularity)}")
@@ -130,7 +143,7 @@ def run_name(config: Config, cell: Mapping[str, Any]) -> str:
     if cell.get("moe.router"):
         parts.append({"token_choice": "tc", "expert_choice": "ec"}[config.moe.router])
     parts.append(f"s{config.seed}")
-    return _checked_name("-".join(parts))
+    return parts
 
 
 def _checked_name(name: Any) -> str:

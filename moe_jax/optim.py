@@ -16,6 +16,7 @@ class Schedule:
 
     learning_rate: jax.Array  # at its height
     warmup_steps: jax.Array
+    decay_start: jax.Array  # updates before it begins to fall
     steps: jax.Array
 
 
@@ -23,18 +24,24 @@ def schedule_of(config: Config) -> Schedule:
     return Schedule(
         learning_rate=np.float32(config.optim.learning_rate),
         warmup_steps=np.int32(config.warmup_steps),
+        decay_start=np.int32(config.decay_start),
         steps=np.int32(config.steps),
     )
 
 
 def learning_rate(config: OptimConfig, schedule: Schedule, step: jax.Array) -> jax.Array:
-    """float32 rate of update `step` (from 0): linear warm-up, then a cosine to final_fraction at the last step
-    (krajewski2024's scheduler: rate · (step + 1) / warmup, cosine from the end of the warm-up to `steps`)."""
-    step = step.astype(jnp.float32)
-    warmup, steps = schedule.warmup_steps.astype(jnp.float32), schedule.steps.astype(jnp.float32)
-    progress = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1), 0, 1)
-    cosine = config.final_fraction + (1 - config.final_fraction) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    return schedule.learning_rate * jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), cosine)
+    """float32 rate of update `step` (from 0): a linear warm-up, rate · (step + 1) / warmup; then, from decay_start on, a
+    fall that would reach final_fraction at update `steps`: half a cosine (krajewski2024's scheduler, from the end of the
+    warm-up), or with wsd a line, before which the rate is stable.
+
+    Updates before decay_start do not depend on `steps`: the trunk's are the branches' own, to the bit."""
+    step, warmup, start, steps = (
+        x.astype(jnp.float32) for x in (step, schedule.warmup_steps, schedule.decay_start, schedule.steps)
+    )
+    progress = jnp.clip((step - start) / jnp.maximum(steps - start, 1), 0, 1)
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1 - progress
+    shape = config.final_fraction + (1 - config.final_fraction) * falling
+    return schedule.learning_rate * jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), shape)
 
 
 def adam(config: OptimConfig) -> optax.GradientTransformation:

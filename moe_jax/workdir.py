@@ -7,6 +7,7 @@ W/runs/<name>/attempts/<n>.json   one per start
 W/runs/<name>/metrics.jsonl   one object a logged step
 W/runs/<name>/checkpoints/    Orbax
 W/runs/<name>/result.json     once, at the end
+W/trunks/<name>/              as a run, without result.json (see jobs.py)
 """
 
 import dataclasses
@@ -129,6 +130,13 @@ class RunDir:
             os.close(lock)
         return False
 
+    def saved_steps(self) -> list[int]:
+        """Steps whose checkpoint is complete, oldest first: those that have a digest, which is written last."""
+        if not self.checkpoints.exists():
+            return []
+        names = (p.name.removesuffix(".sha256.json") for p in self.checkpoints.glob("*.sha256.json"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def result(self) -> dict[str, Any] | None:
         """result.json, or None. Raises DamagedFile."""
         try:
@@ -225,6 +233,9 @@ class Workdir:
 
     def run_dir(self, name: str) -> RunDir:
         return RunDir(self.path / "runs" / name)
+
+    def trunk_dir(self, name: str) -> RunDir:
+        return RunDir(self.path / "trunks" / name)
 
     def set_run_aside(self, name: str) -> epath.Path | None:
         """Moves a run's folder aside, so that it is trained again; where to, or None where there is none."""

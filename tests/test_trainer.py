@@ -31,7 +31,7 @@ def test_the_optimizer_is_optax_adamw(by_lr):
     alone.)"""
     overrides = (f"optim.weight_decay_by_lr={by_lr}", "optim.weight_decay=0.2", "optim.clip_norm=0.5")
     c = config(*overrides).optim
-    schedule = optim.Schedule(np.float32(0.1), np.int32(3), np.int32(10))
+    schedule = optim.Schedule(np.float32(0.1), np.int32(3), np.int32(3), np.int32(10))
     params = {"a": jax.numpy.arange(6.0).reshape(2, 3), "b": jax.numpy.ones(4)}
     ours, theirs = params, params
     adam = optim.adam(c)
@@ -54,7 +54,7 @@ def test_the_optimizer_is_optax_adamw(by_lr):
 
 def test_the_cosine_schedule():
     c = config("optim.final_fraction=0.1").optim
-    schedule = optim.Schedule(np.float32(2.0), np.int32(4), np.int32(20))
+    schedule = optim.Schedule(np.float32(2.0), np.int32(4), np.int32(4), np.int32(20))
     rates = np.array([optim.learning_rate(c, schedule, jax.numpy.int32(s)) for s in range(21)])
     np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
     assert rates[4] == pytest.approx(2.0) and rates[20] == pytest.approx(0.2)

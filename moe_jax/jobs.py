@@ -1,0 +1,196 @@
+"""A sweep as jobs: what is started as one process, in which order, and what waits for what. Every launcher asks here.
+
+With schedule `wsd`, runs that differ in D alone have all steps in common up to where the first of their rates begins to
+fall. These are trained once, as their trunk, W/trunks/<name>/, which keeps a checkpoint at each step where a branch
+leaves (`Config.decay_start`); a branch starts from there and equals, to the bit, the same run trained alone. A trunk only
+goes forward: a branch whose point it has passed without saving it, because the grid was extended later, starts from
+the newest checkpoint before it, or from its seed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+
+from moe_jax import config as config_lib
+from moe_jax import errors
+from moe_jax.errors import UserError
+from moe_jax.grid import trunk_name
+from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """The steps that runs have in common which differ in D alone. One run by itself has no trunk."""
+
+    name: str
+    branches: tuple[PlannedRun, ...]  # the shortest first
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The steps where its branches leave, in order."""
+        return tuple(sorted({run.config.decay_start for run in self.branches}))
+
+    @property
+    def planned(self) -> PlannedRun:
+        """The run whose path the trunk is: its longest branch's, which is trained up to `points[-1]` only."""
+        return dataclasses.replace(self.branches[-1], name=self.name, overrides={})
+
+    def end(self, workdir: Workdir) -> int:
+        """The last point that a branch without a result needs; 0 where all have one."""
+        open_runs = [run for run in self.branches if not workdir.run_dir(run.name).result_path.exists()]
+        return max((run.config.decay_start for run in open_runs), default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One process, `moe-jax train --workdir=W` with `flags`. Its exit code is that of `train`; started again, it goes on
+    where it was."""
+
+    name: str  # the run's or the trunk's; unique in the sweep
+    flags: tuple[str, ...]
+    runs: tuple[PlannedRun, ...]  # those that have a result when it is done; none where it trains a trunk alone
+    first_step: int  # what it trains itself: updates first_step … last_step − 1 (and the branches', if it has them)
+    last_step: int
+    tokens: int  # that it trains itself, from its beginning
+    train_flops: float  # of these tokens
+    trunk: Trunk | None  # that it trains, or that it branches from
+    waits_for: str | None  # the trunk's job. It may start when that has saved `first_step`, see `is_ready`
+
+    @property
+    def is_trunk(self) -> bool:
+        return self.trunk is not None and self.name == self.trunk.name
+
+    def folder(self, workdir: Workdir) -> RunDir:
+        """Where its heartbeat, attempts and log are."""
+        return workdir.trunk_dir(self.name) if self.is_trunk else workdir.run_dir(self.name)
+
+
+def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
+    """The trunks of a sweep's runs, in the order of their first branches. Raises UserError where names clash."""
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        if run.config.optim.schedule == "wsd":
+            groups.setdefault(_common(run), []).append(run)
+    found: dict[str, Trunk] = {}
+    taken = {run.name for run in runs}
+    for common, branches in groups.items():
+        if len(branches) == 1:
+            continue
+        name = trunk_name(branches[0].config, branches[0].overrides, common)  # the first stays so in an extended grid
+        branches.sort(key=lambda run: run.config.train.tokens)
+        if name in found or name in taken:
+            raise UserError(
+                f"the trunk of {', '.join(r.name for r in branches)} would be called {name}, as another trunk or run "
+                "is; set 'name' in the cells of one of them"
+            )
+        found[name] = Trunk(name, tuple(branches))
+    return list(found.values())
+
+
+def _common(run: PlannedRun) -> str:
+    """What the runs of a trunk have in common, all but D: 16 hex digits."""
+    values = config_lib.to_dict(run.config)
+    del values["train"]["tokens"]
+    values["vocabulary_size"] = run.counts["vocabulary_size"]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trunk_of(runs: Sequence[PlannedRun], name: str) -> Trunk | None:
+    """The trunk that the run of this name branches from, if it has one."""
+    return next((trunk for trunk in trunks(runs) if any(run.name == name for run in trunk.branches)), None)
+
+
+def trunk_called(runs: Sequence[PlannedRun], name: str) -> Trunk:
+    """Raises UserError where the sweep has no such trunk."""
+    found = {trunk.name: trunk for trunk in trunks(runs)}
+    if name not in found:
+        has = f"it has {', '.join([*found][:4])}" if found else "it has none (schedule wsd and runs that differ in D)"
+        raise UserError(f"--trunk={name}: the sweep has no such trunk; {has}")
+    return found[name]
+
+
+def jobs(runs: Sequence[PlannedRun], *, apart: bool = True) -> list[Job]:
+    """The jobs of a sweep, in an order in which each stands behind what it waits for.
+
+    `apart`: trunks and branches are jobs of their own; the branches of a trunk may run side by side, each as soon as
+    its point is saved. Else one job trains a trunk and then its branches one after the other, and no job waits for
+    another: for launchers that cannot make one wait."""
+    by_run = {run.name: trunk for trunk in trunks(runs) for run in trunk.branches}
+    out: dict[str, Job] = {}
+    for run in runs:
+        trunk = by_run.get(run.name)
+        if trunk is not None and trunk.name not in out:
+            out[trunk.name] = _trunk_job(trunk, with_branches=not apart)
+        if trunk is None or apart:
+            out[run.name] = _run_job(run, trunk)
+    return list(out.values())
+
+
+def _trunk_job(trunk: Trunk, *, with_branches: bool) -> Job:
+    planned, end = trunk.planned, trunk.points[-1]
+    own = end + (sum(r.config.steps - r.config.decay_start for r in trunk.branches) if with_branches else 0)
+    flags = (f"--trunk={trunk.name}", *(["--branches"] if with_branches else []))
+    return Job(
+        trunk.name, flags, trunk.branches if with_branches else (), 0, end, own * planned.config.batch_tokens,
+        _flops(planned, own), trunk, None,
+    )  # fmt: skip
+
+
+def _run_job(run: PlannedRun, trunk: Trunk | None) -> Job:
+    first, last = 0 if trunk is None else run.config.decay_start, run.config.steps
+    return Job(
+        run.name, (f"--run={run.name}",), (run,), first, last, (last - first) * run.config.batch_tokens,
+        _flops(run, last - first), trunk, None if trunk is None else trunk.name,
+    )  # fmt: skip
+
+
+def _flops(run: PlannedRun, steps: int) -> float:
+    return run.counts["train_flops"] * steps / run.config.steps
+
+
+def trunk_state(trunk: Trunk, workdir: Workdir, now: float) -> RunState:
+    """As workdir.state_of: `done` when all is saved that its branches need."""
+    folder = workdir.trunk_dir(trunk.name)
+    seen = dataclasses.replace(state_of(trunk.planned, folder, now), steps=trunk.points[-1])
+    if max(folder.saved_steps(), default=0) >= trunk.end(workdir):
+        return dataclasses.replace(seen, state="done")
+    if seen.state == "failed":
+        code = folder.attempts()[-1].get("exit_code")
+        # It had reached its end, and the grid was extended since; or it can go no further.
+        word = {errors.DONE: "queued", errors.DIVERGED: "diverged"}.get(code, "failed")
+        return dataclasses.replace(seen, state=word)
+    return seen
+
+
+def is_ready(job: Job, workdir: Workdir) -> bool:
+    """Whether what it waits for is there: its trunk has passed its point. A trunk that diverged goes no further, so its
+    branches start from what it has, and diverge where it did."""
+    if job.waits_for is None:
+        return True
+    if max(workdir.trunk_dir(job.waits_for).saved_steps(), default=0) >= job.first_step:
+        return True
+    return trunk_state(job.trunk, workdir, time.time()).state == "diverged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """What trunks save: tokens and FLOPs that a sweep trains, and what its runs alone would."""
+
+    trunks: int
+    tokens: int
+    tokens_alone: int
+    train_flops: float
+    train_flops_alone: float
+
+
+def saving(runs: Sequence[PlannedRun]) -> Saving:
+    planned = jobs(runs)
+    return Saving(
+        sum(job.is_trunk for job in planned),
+        sum(job.tokens for job in planned),
+        sum(run.counts["tokens"] for run in runs),
+        sum(job.train_flops for job in planned),
+        sum(run.counts["train_flops"] for run in runs),
+    )
