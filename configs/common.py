@@ -14,6 +14,7 @@ def get_config(arg=None):
     config = config_dict.ConfigDict()
     config.seed = 0
     config.tensorboard = False  # also write TensorBoard files, under runs/<name>/tensorboard
+    config.wandb = placeholder(str)  # also log to this project of Weights & Biases (pip install 'moe_jax[wandb]')
 
     config.model = config_dict.create(
         d_model=64,
@@ -58,6 +59,7 @@ def get_config(arg=None):
         sequence_length=64,
         windows="packed",  # packed: side by side, shuffled | random: each anywhere
         mask_documents=False,  # True: attention does not cross document ends (routing groups still do)
+        cache=placeholder(str),  # local folder that each host copies the store to and reads it from; None: none
         repeat=False,  # True: more tokens than the store holds are allowed, in reshuffled epochs
     )
     config.train = config_dict.create(
@@ -80,6 +82,10 @@ def get_config(arg=None):
         warmup_fraction=0.1,  # this share of the steps
         final_fraction=0.1,  # of the learning rate at the end
     )
+    config.guard = config_dict.create(
+        factor=placeholder(float),  # leave out a batch whose gradient norm is so many standard deviations above the
+        window=128,  # mean of so many before it; None: none is left out
+    )
     config.eval = config_dict.create(
         sequences=512,  # held-out windows, in store order
         every_steps=placeholder(int),  # None: at the end only
@@ -88,6 +94,10 @@ def get_config(arg=None):
         every_steps=placeholder(int),
         every_minutes=10.0,
         keep=2,
+    )
+    config.profile = config_dict.create(
+        first_step=placeholder(int),  # the profiler traces from here on, into runs/<name>/profile; None: never
+        steps=3,
     )
     config.mesh = config_dict.create(replica=1, data=1, expert=-1)  # one may be -1: the devices that are left
     return config

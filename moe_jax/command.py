@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from moe_jax import errors
+from moe_jax import errors, interrupts
 
 _WORLD = {
     errno.ENOSPC: "the disk is full",
@@ -41,7 +41,8 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls main(argv) and turns how it ends into an exit code of `errors`, with a sentence on stderr."""
     try:
-        return main(sys.argv[1:] if argv is None else argv) or errors.DONE
+        with interrupts.sigterm_as_interrupt():
+            return main(sys.argv[1:] if argv is None else argv) or errors.DONE
     except errors.UserError as e:
         return _say(str(e), e.code)
     except KeyboardInterrupt:

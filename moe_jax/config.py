@@ -203,6 +203,7 @@ class DataConfig:
     repeat: bool  # allow more tokens than the store holds
     windows: str
     mask_documents: bool  # attention does not cross document ends
+    cache: str | None  # local folder that each host copies the store to; None: it is read where it is
 
     def __post_init__(self):
         _one_of("data.windows", self.windows, "packed", "random")
@@ -257,6 +258,17 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """Which batches are left out (moe_jax/guard.py)."""
+
+    factor: float | None  # standard deviations above the mean of the gradient norms before; None: none is left out
+    window: int  # how many norms before
+
+    def __post_init__(self):
+        _positive("guard", self, "factor", "window")
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     sequences: int  # held-out windows, in store order
     every_steps: int | None  # None: at the end only
@@ -273,6 +285,18 @@ class CheckpointConfig:
 
     def __post_init__(self):
         _positive("checkpoint", self, "every_steps", "every_minutes", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    """Which steps the profiler traces."""
+
+    first_step: int | None  # None: none
+    steps: int
+
+    def __post_init__(self):
+        _not_negative("profile", self, "first_step")
+        _positive("profile", self, "steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,11 +325,14 @@ class Config:
     data: DataConfig
     train: TrainConfig
     optim: OptimConfig
+    guard: GuardConfig
     eval: EvalConfig
     checkpoint: CheckpointConfig
+    profile: ProfileConfig
     mesh: MeshConfig
     seed: int
     tensorboard: bool
+    wandb: str | None  # project of Weights & Biases; None: none
 
     def __post_init__(self):
         if self.moe is None:

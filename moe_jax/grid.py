@@ -35,7 +35,7 @@ _MAX_NAME = 28
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 # What changes how a run is done but not what it gives.
-_NOT_HASHED = ("mesh", "checkpoint", "tensorboard")
+_NOT_HASHED = ("mesh", "checkpoint", "profile", "tensorboard", "wandb")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """`moe-jax prepare`: text -> token store, in parallel, resumable; run again on a finished store it does nothing."""
 
 import os
-import signal
 from collections.abc import Sequence
-from contextlib import contextmanager
 
 from moe_jax import command, errors
 
@@ -53,8 +51,7 @@ def main(argv: Sequence[str]) -> int | None:
         build.clean_up(store)
         print(f"{store} is finished: {_summary(info)}")
         return errors.DONE
-    with _sigterm_as_interrupt():
-        info = build.build(store, _source(mixture, args), settings, args.workers)
+    info = build.build(store, _source(mixture, args), settings, args.workers)
     print(f"{store}: {_summary(info)}")
     return errors.DONE
 
@@ -80,20 +77,6 @@ def _summary(info) -> str:
 
 def _file_name(spec: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in spec.rstrip("/").split("/")[-1])
-
-
-@contextmanager
-def _sigterm_as_interrupt():
-    """Being asked to stop is no failure: exit code 75, and the same command goes on."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,16 @@ from types import TracebackType
 import jax
 from jax.experimental import multihost_utils
 
+from moe_jax import interrupts
+
 
 class StopRequest:
     """True once the run should save and end. A second SIGINT ends at once, as anywhere."""
 
     def __init__(self, with_parent: bool = False):
         self._asked = threading.Event()
+        if interrupts.asked():
+            self._asked.set()
         self._with_parent = with_parent
         self._old: dict[int, object] = {}
 

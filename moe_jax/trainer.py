@@ -15,7 +15,7 @@ from flax import nnx, struct
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from moe_jax import optim
+from moe_jax import guard, optim
 from moe_jax.config import Config
 from moe_jax.data.batches import Batches
 from moe_jax.model.transformer import Transformer
@@ -32,6 +32,7 @@ class TrainState:
     params: dict[str, Any]
     opt_state: Any
     window_WxM: jax.Array  # ring buffer of the last W steps' WINDOW
+    guard: guard.Guard | None  # None without config.guard
 
 
 class Trainer:
@@ -52,7 +53,7 @@ class Trainer:
         def init(key) -> TrainState:
             params = nnx.to_pure_dict(nnx.state(model(key)))
             window = jnp.zeros((config.train.loss_window, len(WINDOW)), jnp.float32)
-            return TrainState(jnp.int32(0), params, self._optimizer.init(params), window)
+            return TrainState(jnp.int32(0), params, self._optimizer.init(params), window, guard.init(config.guard))
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.abstract_state, self.shardings = self._place(jax.eval_shape(init, key))
@@ -132,7 +133,12 @@ class Trainer:
         seen = jnp.stack([statistics.get(name, jnp.float32(0)).astype(jnp.float32) for name in WINDOW])
         window_WxM = state.window_WxM.at[state.step % self.config.train.loss_window].set(seen)
         metrics = statistics | {"learning_rate": rate, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, window_WxM), metrics
+        watch = state.guard
+        if watch is not None:
+            skip, watch = guard.judge(self.config.guard, watch, metrics["gradient_norm"], state.step)
+            params, opt_state = guard.keep(skip, (state.params, state.opt_state), (params, opt_state))
+            metrics["skipped"] = watch.skipped
+        return TrainState(state.step + 1, params, opt_state, window_WxM, watch), metrics
 
     def _evaluate(self, params: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
         """loss_B, nats summed over each window's targets."""
