@@ -7,7 +7,7 @@ from moe_jax import command
 from moe_jax.errors import UserError
 
 DESCRIPTION = """Loss and bits per byte of a run's newest checkpoint on the held-out part of a token store: the run's
-own, or another with the same vocabulary. From the same parameters and windows the loss is the same to 1e-6 on any devices.
+own, or another with the same vocabulary. From the same parameters and windows it is the same to 1e-6 on any devices.
 Writes W/runs/NAME/evaluation.json."""
 
 
