@@ -1,6 +1,19 @@
 """Scaling-law experiments on fine-grained Mixture-of-Experts language models in JAX."""
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moe_jax.loading import Loaded
 
 # etils.epath would import TensorFlow for gs:// wherever it is installed; training never needs it.
 os.environ.setdefault("EPATH_USE_TF", "0")
+
+
+def load(run_folder: str) -> "Loaded":
+    """(model, params, config) of a run's newest checkpoint: `load("runs/smoke/runs/n25k-d96k-g1-s0")`, local or gs://.
+
+    Raises UserError where the folder is no run's or holds no whole checkpoint."""
+    from moe_jax import loading  # here, so that `import moe_jax` stays cheap
+
+    return loading.load(run_folder)

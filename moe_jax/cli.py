@@ -10,6 +10,7 @@ VERBS = {
     "train": "one run",
     "sweep": "the grid of a config on this machine",
     "status": "which runs are queued, running, done, diverged, failed",
+    "evaluate": "loss of a run's checkpoint on a store's held-out part",
     "collect": "results of finished runs -> results.csv",
     "fit": "results.csv -> law.json",
     "predict": "loss of every planned run, with its interval, under a law",

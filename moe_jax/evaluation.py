@@ -14,16 +14,21 @@ def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict
     """`eval_loss` in nats per token and `bits_per_byte`, over all windows.
 
     The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing."""
-    batch = trainer.config.train.batch_sequences // trainer.config.train.microbatches
-    sharding = trainer.evaluate_sharding
+    B = trainer.config.train.batch_sequences // trainer.config.train.microbatches
+    shape, sharding = (B, windows.sequence_length + 1), trainer.evaluate_sharding
     total = 0.0
-    for first in range(0, windows.sequences, batch):
-        read = windows.batch(slice(first, first + batch))
-        padded = np.zeros((batch, read.shape[1]), read.dtype)
-        padded[: len(read)] = read
-        on_device = jax.make_array_from_callback(padded.shape, sharding, lambda index, padded=padded: padded[index])
-        loss_B = np.asarray(trainer.evaluate(params, on_device), np.float64)
-        total += loss_B[: len(read)].sum()
+    for first in range(0, windows.sequences, B):
+
+        def part(index: tuple[slice, ...], first: int = first) -> np.ndarray:
+            """A device's rows; the host reads no others."""
+            asked = first + np.arange(B)[index[0]]
+            held = asked[asked < windows.sequences]
+            rows = np.zeros((len(asked), shape[1]), np.int32)
+            rows[: len(held)] = windows.batch(held)
+            return rows
+
+        loss_B = np.asarray(trainer.evaluate(params, jax.make_array_from_callback(shape, sharding, part)), np.float64)
+        total += loss_B[: windows.sequences - first].sum()
     return {
         "eval_loss": total / windows.tokens,
         "bits_per_byte": total / math.log(2) / windows.bytes,

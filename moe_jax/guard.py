@@ -6,8 +6,6 @@ passed: one spike does not hide the next, and a level that has really changed is
 finite is no outlier: the run has diverged.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -115,8 +115,8 @@ class _Run:
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
         self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
         self.writes = processes.is_first()
+        self.store = store
         self.held_out = windows.held_out(self.config, store)
-        self.end_of_document = store.info.end_of_document
         self.recorder = Recorder(
             folder, steps=self.config.steps, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
             flush_seconds=options.heartbeat_seconds,
@@ -132,7 +132,7 @@ class _Run:
                     self.config,
                     self.planned.counts["vocabulary_size"],
                     sharding.Layout(self.mesh),
-                    self.end_of_document,
+                    self.store.info.end_of_document,
                 )
             self._write_run()
             self.options.say(self.trainer.parameter_table())
@@ -272,6 +272,7 @@ class _Run:
             "own_tokens": steps * self.config.batch_tokens,
             "trunk": None,
             "dropped_fraction": means["dropped_fraction"],
+            "skipped_steps": None if state is None or state.guard is None else int(state.guard.skipped),
             "max_over_mean_load": self.recorder.last("max_over_mean_load"),
             "config_hash": self.planned.config_hash,
             "attempts": self.attempt,
@@ -309,7 +310,8 @@ class _Run:
                 "config": config_lib.to_dict(self.config),
                 "config_hash": self.planned.config_hash,
                 "counts": self.planned.counts,
-                "store": dataclasses.asdict(self.identity),
+                "store": dataclasses.asdict(self.identity)
+                | {"vocabulary": self.store.info.vocabulary, "end_of_document": self.store.info.end_of_document},
                 "mesh": dict(self.mesh.shape),
                 **provenance.devices(),
                 "git_commit": provenance.git_commit(),

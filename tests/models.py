@@ -24,11 +24,11 @@ def config(*overrides: str) -> Config:
     return configfile.load(["--config=configs/common.py", *(f"--config.{o}" for o in SMALL + overrides)]).config
 
 
-def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1) -> Trainer:
+def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1, vocabulary_size: int = VOCABULARY) -> Trainer:
     mesh_config = config_lib.MeshConfig(replica=replica, data=data, expert=expert)
     mesh = sharding.make_mesh(mesh_config, jax.devices()[: data * expert * replica])
     sharding.check_fit(c, mesh)
-    return Trainer(c, VOCABULARY, sharding.Layout(mesh), END_OF_DOCUMENT)
+    return Trainer(c, vocabulary_size, sharding.Layout(mesh), END_OF_DOCUMENT)
 
 
 def windows(c: Config, seed: int = 0) -> np.ndarray:

@@ -51,7 +51,7 @@ def test_an_outlier_changes_nothing_but_the_step_and_the_counts():
     c = config("guard.factor=5.0", "guard.window=4", "train.tokens=1e5", "optim.clip_norm=None")
     t = trainer(c, data=2, expert=2)
     state, schedule = t.init(0), optim.schedule_of(c)
-    for step in range(4):
+    for _ in range(4):
         state, metrics = t.step(state, put(t, windows(c)), schedule)
         assert int(metrics["skipped"]) == 0
     state = state.replace(guard=state.guard.replace(norms_W=state.guard.norms_W / 100))  # so that the next is one

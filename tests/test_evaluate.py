@@ -1,0 +1,104 @@
+"""The held-out loss of the same parameters is the same everywhere; a run is loaded in one line."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import moe_jax
+from moe_jax import command, configfile, errors, evaluate, evaluation, planning, training
+from moe_jax.data.batches import HeldOut
+from moe_jax.data.store import open_store
+from moe_jax.workdir import Workdir
+from tests.conftest import ROOT
+from tests.data_stores import make_store
+from tests.models import EXPERT_CHOICE, config, trainer
+
+FLAGS = ["--config=configs/smoke.py:tiny", "--config.train.tokens=1024", "--config.moe.capacity_factor=1.0"]
+
+
+@pytest.fixture(scope="module")
+def trained(byte_store, tmp_path_factory):
+    """The folder of a run that two devices trained."""
+    workdir = Workdir(str(tmp_path_factory.mktemp("trained")))
+    file = configfile.load([*FLAGS, f"--config.data.store={byte_store}"])
+    manifest, runs, store = planning.enter(file, workdir, whole_grid=False)
+    folder = workdir.run_dir(runs[0].name)
+    options = training.Options(say=lambda sentence: None, devices=jax.devices()[:2])
+    training.train(manifest.runs[0], folder, store, manifest.store, options)
+    return folder
+
+
+@pytest.mark.parametrize("router", [(), EXPERT_CHOICE], ids=["token choice", "expert choice"])
+def test_any_mesh_and_batch_give_the_same_loss(router, byte_store):
+    """44 windows in batches of 16, 8 and 32; expert choice's groups of 8 are cut from the windows, not the batch."""
+    store = open_store(byte_store)
+    sequences = 40 if router else 44
+    one = trainer(config(*router, "model.vocabulary_size=259"), vocabulary_size=259)
+    params = one.init(0).params
+    held_out = HeldOut(store, 16, sequences)
+    wanted = evaluation.evaluate(one, params, held_out)
+    for overrides, mesh in [
+        (["train.batch_sequences=8"], {}),
+        (["train.batch_sequences=32"], {"data": 2, "expert": 4}),
+        (["train.batch_sequences=32", "train.microbatches=2"], {"expert": 2}),
+    ]:
+        other = trainer(config(*router, *overrides), vocabulary_size=259, **mesh)
+        placed = jax.device_put(jax.device_get(params), other.shardings.params)
+        found = evaluation.evaluate(other, placed, held_out)
+        assert found == pytest.approx(wanted, rel=1e-6), (overrides, mesh)
+
+
+def test_the_verb_gives_the_loss_of_the_result_on_one_device(trained, verb):
+    done = verb("evaluate", f"--workdir={trained.path}")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((trained.path / "evaluation.json").read_text())
+    result = trained.result()
+    for name in ("eval_loss", "bits_per_byte"):
+        assert written[name] == pytest.approx(result[name], rel=1e-6)
+    assert written["step"] == result["steps"] and written["n_devices"] == 1 and "eval loss" in done.stdout
+
+
+def test_the_verb_on_another_store(trained, verb, tmp_path, capsys):
+    make_store(tmp_path / "other")
+    done = verb("evaluate", f"--workdir={trained.path}", f"--store={tmp_path / 'other'}", "--sequences=4")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((trained.path / "evaluation.json").read_text())
+    assert written["sequences"] == 4 and written["eval_loss"] != trained.result()["eval_loss"]
+    make_store(tmp_path / "bpe", vocabulary="bpe:300")
+    for flags, words in [
+        ([f"--store={tmp_path / 'bpe'}"], "another vocabulary"),
+        ([f"--store={tmp_path / 'none'}"], "there is no token store"),
+        (["--sequences=0"], "must be above 0"),
+        (["--sequences=1000000"], "held-out part"),
+    ]:
+        assert command.run(evaluate.main, [f"--workdir={trained.path}", *flags]) == errors.BAD_INPUT
+        assert words in capsys.readouterr().err
+    assert command.run(evaluate.main, [f"--workdir={tmp_path}"]) == errors.BAD_INPUT
+    assert "not the folder of a run" in capsys.readouterr().err
+
+
+def test_load_gives_the_model_in_one_line(trained):
+    model, params, c = moe_jax.load(str(trained.path))
+    assert c.steps == trained.result()["steps"] and c.model.d_model == 16
+    tokens = np.random.default_rng(0).integers(0, 259, (c.train.batch_sequences, c.data.sequence_length + 1), np.int32)
+    loss, _ = model.losses(tokens)
+    assert loss.shape == (c.train.batch_sequences, c.data.sequence_length)
+    assert 0 < float(loss.mean()) < 20 and "tokens_Vxd" in params
+
+
+def test_load_says_what_is_missing(trained, tmp_path):
+    with pytest.raises(errors.UserError, match=r"no run\.json"):
+        moe_jax.load(str(tmp_path))
+    (tmp_path / "run.json").write_bytes((trained.path / "run.json").read_bytes())
+    with pytest.raises(errors.UserError, match="no whole checkpoint"):
+        moe_jax.load(str(tmp_path))
+
+
+def test_importing_load_is_cheap():
+    code = "import sys; from moe_jax import load; print([m for m in ('jax', 'numpy', 'etils') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
