@@ -10,7 +10,7 @@ from moe_jax.data.batches import HeldOut
 from moe_jax.trainer import Trainer
 
 
-def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict[str, float]:
+def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut) -> dict[str, float]:
     """`eval_loss` in nats per token and `bits_per_byte`, over all windows.
 
     The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing."""
@@ -22,7 +22,7 @@ def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict
         padded = np.zeros((batch, read.shape[1]), read.dtype)
         padded[: len(read)] = read
         on_device = jax.make_array_from_callback(padded.shape, sharding, lambda index, padded=padded: padded[index])
-        loss_B = np.asarray(trainer.evaluate(params, on_device), np.float64)
+        loss_B = np.asarray(trainer.evaluate(weights, on_device), np.float64)
         total += loss_B[: len(read)].sum()
     return {
         "eval_loss": total / windows.tokens,
