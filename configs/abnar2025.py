@@ -27,7 +27,7 @@ def get_config(arg=None):
     form = common.choose(arg, *BUDGETS, "smoke")
     config = common.get_config()
     presets.abnar2025(config)
-    config.model.update(d_model=512, n_blocks=8, n_heads=8, vocabulary_size=50_432, remat=True)
+    config.model.update(d_model=512, n_blocks=8, n_heads=8, vocabulary_size=50_432, remat="block")
     config.data.update(
         store="stores/redpajama_v1_neox",
         mixture="redpajama_v1",  # yours
@@ -52,7 +52,7 @@ def get_config(arg=None):
     config.mesh.update(data=-1, expert=1)  # few numbers divide all numbers of experts
     if form == "smoke":
         config.model.update(
-            d_model=16, n_blocks=1, n_heads=2, vocabulary_size=259, compute_dtype="float32", remat=False
+            d_model=16, n_blocks=1, n_heads=2, vocabulary_size=259, compute_dtype="float32", remat="none"
         )
         config.data.update(
             store="stores/python_stdlib_byte", mixture="python_stdlib", vocabulary="byte", sequence_length=64

@@ -31,7 +31,7 @@ def get_config(arg=None):
         init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
         vocabulary_size=placeholder(int),  # None: the store's
         compute_dtype="float32",  # float32 | bfloat16; parameters, router, softmax and reductions are float32 always
-        remat=False,  # compute a block's activations again in the backward pass
+        remat="none",  # the backward pass computes again: none: nothing | block: a block | dispatch: it, but no routing
         logits_positions=128,  # positions of every sequence whose logits are held at once
     )
     config.moe = config_dict.create(  # config.moe = None: the dense twin
@@ -47,6 +47,7 @@ def get_config(arg=None):
         capacity_factor=1.25,  # token_choice: slots an expert = ceil(factor · group tokens · top_k / n_experts)
         load_balance_weight=0.01,  # Switch load-balancing loss, 1 when balanced
         z_weight=0.0,  # router z-loss
+        bias_update_rate=0.0,  # token_choice: a bias on the logits that only chooses moves by this towards balance
         output_norm=False,  # a norm on the layer's output (krajewski2024)
         batch_prioritised=False,  # an expert keeps the tokens that want it most, not the first; not causal
         shared_experts=0,  # experts that every token passes, beside its top_k
@@ -68,6 +69,7 @@ def get_config(arg=None):
         microbatches=1,  # gradient accumulation over equal parts of the batch
         loss_window=50,  # steps that train_loss averages over
         log_every_steps=5,
+        log_layers=False,  # metrics.jsonl also has every layer's load, dropped fraction, entropy and z
     )
     config.optim = config_dict.create(
         name="adamw",

@@ -31,7 +31,7 @@ def get_config(arg=None):
         n_blocks=n_blocks,
         n_heads=n_heads,
         vocabulary_size=256_000,  # (derived)
-        remat=True,
+        remat="block",
     )
     config.data.update(
         store="stores/multilingual_and_code",
@@ -51,7 +51,7 @@ def get_config(arg=None):
     config.mesh.update(data=-1, expert=8)
     if form == "smoke":
         config.model.update(
-            d_model=32, n_blocks=2, n_heads=2, vocabulary_size=None, compute_dtype="float32", remat=False
+            d_model=32, n_blocks=2, n_heads=2, vocabulary_size=None, compute_dtype="float32", remat="none"
         )
         config.data.update(
             store="stores/python_stdlib_byte", mixture="python_stdlib", vocabulary="byte", sequence_length=64

@@ -58,7 +58,7 @@ class ModelConfig:
     init_scale: float  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
     vocabulary_size: int | None  # None: the store's
     compute_dtype: str
-    remat: bool
+    remat: str
     logits_positions: int  # positions of every sequence whose logits are held at once
 
     def __post_init__(self):
@@ -69,6 +69,7 @@ class ModelConfig:
         _one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         _one_of("model.positions", self.positions, "learned", "rope")
         _one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16", "float64")
+        _one_of("model.remat", self.remat, "none", "block", "dispatch")
         if self.ff_bias and self.gated:
             refuse("model.ff_bias", self.ff_bias, f"a gated feed-forward ({self.activation}) has no biases here")
         if self.d_model % self.n_heads:
@@ -104,6 +105,7 @@ class MoeConfig:
     capacity_factor: float
     load_balance_weight: float
     z_weight: float
+    bias_update_rate: float
     output_norm: bool
     batch_prioritised: bool
     shared_experts: int
@@ -114,15 +116,16 @@ class MoeConfig:
             "moe", self, "expansion_rate", "granularity", "active_rate", "n_experts", "top_k", "d_expert",
             "group_sequences", "capacity_factor",
         )  # fmt: skip
-        _not_negative("moe", self, "load_balance_weight", "z_weight", "shared_experts")
+        _not_negative("moe", self, "load_balance_weight", "z_weight", "bias_update_rate", "shared_experts")
         _one_of("moe.router", self.router, "token_choice", "expert_choice")
         _one_of("moe.dispatch", self.dispatch, "slots", "dropless", "dense")
         if self.router == "token_choice":
             _one_of("moe.softmax", self.softmax, "before_top_k", "after_top_k")
         else:
             _one_of("moe.softmax", self.softmax, "over_experts", "over_tokens")
-            if self.load_balance_weight:
-                refuse("moe.load_balance_weight", self.load_balance_weight, "expert_choice is balanced as it is; set 0")
+            for field in ("load_balance_weight", "bias_update_rate"):
+                if value := getattr(self, field):
+                    refuse(f"moe.{field}", value, "expert_choice is balanced as it is; set 0")
             if self.dispatch == "dropless":
                 refuse("moe.dispatch", self.dispatch, "expert_choice fills every slot as it is; use slots")
         if self.batch_prioritised and (self.router == "expert_choice" or self.dispatch == "dropless"):
@@ -217,6 +220,7 @@ class TrainConfig:
     microbatches: int
     loss_window: int  # steps that train_loss averages over
     log_every_steps: int
+    log_layers: bool
 
     def __post_init__(self):
         _positive("train", self, "tokens", "batch_sequences", "microbatches", "loss_window", "log_every_steps")

@@ -10,7 +10,7 @@ from moe_jax.data.batches import HeldOut
 from moe_jax.trainer import Trainer
 
 
-def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict[str, float]:
+def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut) -> dict[str, float]:
     """`eval_loss` in nats per token and `bits_per_byte`, over all windows.
 
     The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing."""
@@ -27,7 +27,7 @@ def evaluate(trainer: Trainer, params: dict[str, Any], windows: HeldOut) -> dict
             rows[: len(held)] = windows.batch(held)
             return rows
 
-        loss_B = np.asarray(trainer.evaluate(params, jax.make_array_from_callback(shape, sharding, part)), np.float64)
+        loss_B = np.asarray(trainer.evaluate(weights, jax.make_array_from_callback(shape, sharding, part)), np.float64)
         total += loss_B[: windows.sequences - first].sum()
     return {
         "eval_loss": total / windows.tokens,

@@ -174,7 +174,7 @@ def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
     values = config_lib.to_dict(config)
     for group in _NOT_HASHED:
         del values[group]
-    for field in ("microbatches", "log_every_steps"):
+    for field in ("microbatches", "log_every_steps", "log_layers"):
         del values["train"][field]
     for field in ("remat", "logits_positions"):
         del values["model"][field]

@@ -51,9 +51,15 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
+def _finite(values: dict[str, float | list[float]]) -> dict[str, Any]:
     """JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    def finite(value: float | list[float]) -> Any:
+        if isinstance(value, list):
+            return [finite(v) for v in value]
+        return value if math.isfinite(value) else None
+
+    return {name: finite(value) for name, value in values.items()}
 
 
 class Recorder:
@@ -116,8 +122,8 @@ class Recorder:
                 "tokens_per_second": rate, "seconds_left": left,
             }  # fmt: skip
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """A line of metrics.jsonl: step (from 0), tokens up to and with it, and `values`."""
+    def log(self, step: int, values: dict[str, float | list[float]]) -> None:
+        """A line of metrics.jsonl: step (from 0), tokens up to and with it, and `values`; lists are by layer."""
         line = {"step": step, "tokens": (step + 1) * self._batch_tokens}
         line |= _finite(values)
         with self._lock:
@@ -136,10 +142,14 @@ class Recorder:
         with self._lock:
             return self._lines[-1].get(name) if self._lines else None
 
-    def _to_tensorboard(self, step: int, values: dict[str, float]) -> None:
+    def _to_tensorboard(self, step: int, values: dict[str, float | list[float]]) -> None:
         if self._tensorboard is not None:
             for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+                scalars = (
+                    {name: value} if not isinstance(value, list) else {f"{name}/{i}": v for i, v in enumerate(value)}
+                )
+                for scalar, number in scalars.items():
+                    self._tensorboard.add_scalar(scalar, number, step)
 
     @property
     def beat(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ explicit sharding, in init's and in the step's outputs: else the step would comp
 differ.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from jax.sharding import PartitionSpec as P
 from moe_jax import guard, optim
 from moe_jax.config import Config
 from moe_jax.data.batches import Batches
+from moe_jax.model import load
+from moe_jax.model.moe import RouterBias
 from moe_jax.model.transformer import Transformer
 from moe_jax.sharding import AXES, Layout, format_table
 
@@ -33,6 +36,12 @@ class TrainState:
     opt_state: Any
     window_WxM: jax.Array  # ring buffer of the last W steps' WINDOW
     guard: guard.Guard | None  # None without config.guard
+    router: dict[str, Any]  # biases of routers that balance themselves (moe.bias_update_rate); {} where there are none
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """All that the model computes with: `params` and what is not for the optimizer."""
+        return _merged(self.params, self.router)
 
 
 class Trainer:
@@ -51,9 +60,11 @@ class Trainer:
         self._axes = {path: _logical_axes(path, leaf) for path, leaf in nnx.to_flat_state(abstract)}
 
         def init(key) -> TrainState:
-            params = nnx.to_pure_dict(nnx.state(model(key)))
+            params, router = map(nnx.to_pure_dict, nnx.state(model(key), nnx.Param, RouterBias))
             window = jnp.zeros((config.train.loss_window, len(WINDOW)), jnp.float32)
-            return TrainState(jnp.int32(0), params, self._optimizer.init(params), window, guard.init(config.guard))
+            return TrainState(
+                jnp.int32(0), params, self._optimizer.init(params), window, guard.init(config.guard), router
+            )
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.abstract_state, self.shardings = self._place(jax.eval_shape(init, key))
@@ -72,7 +83,7 @@ class Trainer:
         self.evaluate_sharding = NamedSharding(layout.mesh, P(AXES, None))
         self.evaluate = jax.jit(
             self._evaluate,
-            in_shardings=(self.shardings.params, self.evaluate_sharding),
+            in_shardings=(self.shardings.weights, self.evaluate_sharding),
             out_shardings=whole,
         )
 
@@ -96,26 +107,33 @@ class Trainer:
         abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
         return abstract, shardings
 
-    def model(self, params: dict[str, Any]) -> Transformer:
-        """The model with these parameters."""
+    def model(self, weights: dict[str, Any]) -> Transformer:
+        """The model with these weights (TrainState.weights)."""
         state = jax.tree.map(lambda v: v, self._template)
-        nnx.replace_by_pure_dict(state, params)
+        nnx.replace_by_pure_dict(state, weights)
         return nnx.merge(self._graph, state)
 
-    def loss(self, params: dict[str, Any], windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(what is minimised, statistics with `loss`: nats per token)."""
-        loss_BxS, statistics = self.model(params).losses(windows_BxS1)
+    def loss(
+        self, params: dict[str, Any], windows_BxS1: jax.Array, router: dict[str, Any] | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(what is minimised, statistics of every layer, and `loss`: nats per token)."""
+        loss_BxS, statistics = self.model(_merged(params, router or {})).losses(windows_BxS1)
         loss = loss_BxS.mean()
         moe = self.config.moe
         total = loss
         if moe is not None:
-            total = loss + moe.load_balance_weight * statistics["balance"] + moe.z_weight * statistics["z"]
+            total = (
+                loss + moe.load_balance_weight * statistics["balance"].mean() + moe.z_weight * statistics["z"].mean()
+            )
         return total, statistics | {"loss": loss}
 
-    def gradients(self, params: dict[str, Any], windows_MxBxS1: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        """(gradient, statistics), means over M microbatches one after the other."""
-        gradient = jax.grad(self.loss, has_aux=True)
-        if windows_MxBxS1.shape[0] == 1:
+    def gradients(
+        self, params: dict[str, Any], windows_MxBxS1: jax.Array, router: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """(gradient, statistics) of M microbatches, one after the other: means, and sums of what counts."""
+        gradient = functools.partial(jax.grad(self.loss, has_aux=True), router=router)
+        M = windows_MxBxS1.shape[0]
+        if M == 1:
             return gradient(params, windows_MxBxS1[0])
 
         def add(total, windows_BxS1):
@@ -123,26 +141,32 @@ class Trainer:
 
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient, params, windows_MxBxS1[0]))
         total, _ = jax.lax.scan(add, zeros, windows_MxBxS1)
-        return jax.tree.map(lambda t: t / windows_MxBxS1.shape[0], total)
+        return jax.tree.map(lambda t: t / M if jnp.issubdtype(t.dtype, jnp.inexact) else t, total)
 
     def _step(self, state: TrainState, windows_MxBxS1: jax.Array, schedule: optim.Schedule):
-        gradient, statistics = self.gradients(state.params, windows_MxBxS1)
+        gradient, statistics = self.gradients(state.params, windows_MxBxS1, state.router)
         direction, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
         rate = optim.learning_rate(self.config.optim, schedule, state.step)
         params = optim.apply(self.config.optim, state.params, direction, rate, schedule.learning_rate)
-        seen = jnp.stack([statistics.get(name, jnp.float32(0)).astype(jnp.float32) for name in WINDOW])
+        loss = statistics.pop("loss")
+        router = state.router
+        if router:
+            router = load.rebalanced(router, statistics["load_E"], self.config.moe.bias_update_rate)
+        metrics = {"loss": loss} | load.logged(statistics, self.config.train.log_layers)
+        metrics |= {"learning_rate": rate, "gradient_norm": optax.tree.norm(gradient)}
+        seen = jnp.stack([metrics.get(name, jnp.float32(0)).astype(jnp.float32) for name in WINDOW])
         window_WxM = state.window_WxM.at[state.step % self.config.train.loss_window].set(seen)
-        metrics = statistics | {"learning_rate": rate, "gradient_norm": optax.tree.norm(gradient)}
         watch = state.guard
         if watch is not None:
             skip, watch = guard.judge(self.config.guard, watch, metrics["gradient_norm"], state.step)
-            params, opt_state = guard.keep(skip, (state.params, state.opt_state), (params, opt_state))
+            before, after = (state.params, state.opt_state, state.router), (params, opt_state, router)
+            params, opt_state, router = guard.keep(skip, before, after)
             metrics["skipped"] = watch.skipped
-        return TrainState(state.step + 1, params, opt_state, window_WxM, watch), metrics
+        return TrainState(state.step + 1, params, opt_state, window_WxM, watch, router), metrics
 
-    def _evaluate(self, params: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
+    def _evaluate(self, weights: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
         """loss_B, nats summed over each window's targets."""
-        loss_BxS, _ = self.model(params).losses(windows_BxS1)
+        loss_BxS, _ = self.model(weights).losses(windows_BxS1)
         return loss_BxS.sum(-1)
 
     def put(self, batches: Batches, step: int) -> jax.Array:
@@ -174,6 +198,11 @@ def _logical_axes(path: tuple[Any, ...], leaf: Any) -> tuple[str | None, ...]:
     """As the parameter was declared; those of `blocks` have the scanned axis in front."""
     axes = leaf.get_metadata()["logical_axes"]
     return (None, *axes) if path[0] == "blocks" else axes
+
+
+def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Two nested dicts without a leaf in common, as one."""
+    return a | {name: _merged(a[name], value) if name in a else value for name, value in b.items()}
 
 
 def window_means(state: TrainState) -> dict[str, float]:

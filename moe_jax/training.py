@@ -210,7 +210,7 @@ class _Run:
         return done % self.config.train.log_every_steps == 0 and bool(processes.first_says(due))
 
     def _observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             raise _NotFiniteError(step)
         self.recorder.seen(step, values["loss"])
@@ -240,7 +240,7 @@ class _Run:
         """Its values also stand in the newest line of metrics.jsonl, that of the step before."""
         self.recorder.phase("evaluating")
         with self.times.spent_on("eval"):
-            values = evaluation.evaluate(self.trainer, state.params, self.held_out)
+            values = evaluation.evaluate(self.trainer, state.weights, self.held_out)
         self.recorder.log_evaluation(values)
         self.recorder.phase("training")
         return values

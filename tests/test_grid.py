@@ -85,7 +85,8 @@ def test_the_hash_covers_what_defines_the_result():
         ("train.microbatches", 4),
         ("checkpoint.every_steps", 3),
         ("tensorboard", True),
-        ("model.remat", True),
+        ("model.remat", "block"),
+        ("train.log_layers", True),
         ("train.log_every_steps", 7),
         ("data.store", "elsewhere"),
         ("moe.n_experts", 8),
@@ -101,6 +102,7 @@ def test_the_hash_covers_what_defines_the_result():
         ("model.compute_dtype", "bfloat16"),
         ("seed", 1),
         ("moe.capacity_factor", 2),
+        ("moe.bias_update_rate", 1e-3),
         ("train.loss_window", 7),
         ("data.mask_documents", True),
     ]:

@@ -7,6 +7,7 @@ import pytest
 
 from moe_jax.errors import UserError
 from moe_jax.model import dispatch
+from moe_jax.model.load import max_over_mean
 from tests.models import EXPERT_CHOICE, config
 from tests.test_model_moe import compare
 
@@ -32,7 +33,7 @@ def test_dropless_on_several_devices_is_the_oracle(data, expert):
 @pytest.mark.parametrize("expert", [1, 4])
 def test_all_tokens_to_one_expert(expert):
     statistics, (params, _) = compare((*ROOM, "moe.granularity=1"), "one expert", expert=expert)
-    assert statistics["max_over_mean_load"] == pytest.approx(8) and statistics["dropped_fraction"] == 0
+    assert max_over_mean(statistics["load_E"]) == pytest.approx(8) and statistics["dropped_fraction"] == 0
     assert np.all(params["w_in_Exdxf"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_Exdxf"][3])
 
 

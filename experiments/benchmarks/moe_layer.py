@@ -28,6 +28,7 @@ from rich.table import Table
 from moe_jax import configfile, sharding
 from moe_jax.config import Config, MeshConfig
 from moe_jax.model.layers import FeedForward
+from moe_jax.model.load import max_over_mean
 from moe_jax.model.moe import MoeLayer
 
 Step = Callable[[], Any]  # one forward and backward pass, finished when it returns
@@ -76,7 +77,7 @@ def main() -> None:
             cells = [f"{n_experts} × {k}", routing, f"{1e3 * statistics.median(seconds['dense']):.1f}"]
             for name in dispatches:
                 cells += [*timing(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
-            cells.append(f"{seen[dispatches[0]]['max_over_mean_load']:.1f}")
+            cells.append(f"{max_over_mean(seen[dispatches[0]]['load_E']):.1f}")
             table.add_row(*cells, *(timing(seconds, "peer") if peer else ()))
             Console(stderr=True).print(*cells, *(timing(seconds, "peer") if peer else ()))  # the table comes at the end
     console.print(table)

@@ -22,11 +22,17 @@ from moe_jax.config import Config
 from moe_jax.model import dispatch, routing
 from moe_jax.model.experts import Experts
 from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
+from moe_jax.model.remat import keep
 from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
+class RouterBias(nnx.Variable):
+    """Of each expert, added to its logits where tokens choose (Wang et al. 2024). Trained by loads, not by gradients:
+    see moe_jax/model/load.py."""
+
+
 class MoeLayer(nnx.Module):
-    """In place of the feed-forward. Gives its output and `statistics`, scalars over the whole batch."""
+    """In place of the feed-forward. Gives its output and `statistics` over the whole batch."""
 
     def __init__(self, config: Config, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
@@ -34,6 +40,8 @@ class MoeLayer(nnx.Module):
         d, f, E = m.d_model, moe.d_expert, moe.n_experts
         keys = jax.random.split(key, 4)
         self.router_dxE = weight(m, keys[0], (d, E), (None, None), d)
+        if moe.bias_update_rate:
+            self.bias_E = RouterBias(jnp.zeros(E, parameter_dtype(m)), logical_axes=(None,))
         self.w_in_Exdxf = weight(m, keys[1], (E, d, f), ("expert", "embed", None), d)
         # The fan-in that a token sees: k experts of width d_ff / G (krajewski2024's code), so G does not change it.
         self.w_out_Exfxd = weight(m, keys[2], (E, f, d), ("expert", None, "embed"), f * moe.top_k)
@@ -47,32 +55,33 @@ class MoeLayer(nnx.Module):
             self.norm = Norm(m)
 
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction,
-        max_over_mean_load."""
+        """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction, and load_E: how many
+        assignments each expert was asked to take."""
         w_in = [self.w_in_Exdxf] + ([self.w_gate_Exdxf] if self.config.model.gated else [])
         experts = Experts(
             w_in=tuple(w[...].astype(x_BxSxd.dtype) for w in w_in),
             w_out_Exfxd=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
             activation=self.config.model.activation,
         )
+        bias_E = self.bias_E[...] if self.config.moe.bias_update_rate else None
         cut = () if self.config.moe.dispatch == "dense" else (EXPERT,)
         layer = jax.shard_map(
             functools.partial(self._local, cut),
             mesh=self.layout.mesh,
-            in_specs=(P(AXES), P(), P(cut)),
+            in_specs=(P(AXES), P(), P(), P(cut)),
             out_specs=(P(AXES), P()),
             check_vma=True,
         )
-        y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], experts)
+        y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
         if self.config.moe.shared_experts:
             y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
         return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
 
-    def _local(self, cut, x_BxSxd, router_dxE, experts):
+    def _local(self, cut, x_BxSxd, router_dxE, bias_E, experts):
         moe, capacity = self.config.moe, counts.capacity(self.config)
         axes = exchange_axes(self.config, self.layout.mesh, x_BxSxd.shape[0])
         if axes:
-            x_BxSxd = jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True)
+            x_BxSxd = keep(jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True))
         x_GxTxd = self._groups(x_BxSxd)
         wide = parameter_dtype(self.config.model)
         logits_GxTxE = jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
@@ -81,10 +90,10 @@ class MoeLayer(nnx.Module):
         experts = jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
         expert_parallel = self.layout.size(EXPERT)
         if moe.dispatch == "dropless":
-            choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax)
+            choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax, bias_E)
             y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel)
         else:
-            slots, seen = routing.route(moe, logits_GxTxE, capacity)
+            slots, seen = routing.route(moe, logits_GxTxE, capacity, bias_E)
             if moe.dispatch == "slots":
                 on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
                 y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, expert_parallel, stream=on_cpu)
@@ -112,14 +121,12 @@ class MoeLayer(nnx.Module):
 
 
 def reduce(seen: routing.Statistics, tokens: int, k: int) -> dict[str, jax.Array]:
-    """Scalars over the whole mesh: every one is reduced over all axes here, before it leaves the shard_map."""
-    dtype = seen.z_G.dtype
-    load_E = jax.lax.psum(seen.load_GxE.sum(0).astype(dtype), AXES)
+    """Over the whole mesh: everything is reduced over all axes here, before it leaves the shard_map."""
     local = {
         "balance": seen.balance_G.mean(),
         "z": seen.z_G.mean(),
         "entropy": seen.entropy_G.mean(),
-        "dropped_fraction": seen.dropped_G.astype(dtype).mean() / (tokens * k),
+        "dropped_fraction": seen.dropped_G.astype(seen.z_G.dtype).mean() / (tokens * k),
     }
     reduced = jax.tree.map(lambda x: jax.lax.pmean(x, AXES), local)
-    return reduced | {"max_over_mean_load": load_E.max() / load_E.mean()}
+    return reduced | {"load_E": jax.lax.psum(seen.load_GxE.sum(0), AXES)}

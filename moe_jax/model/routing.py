@@ -12,6 +12,7 @@ from flax import struct
 
 from moe_jax.config import MoeConfig
 from moe_jax.model.gathers import spread
+from moe_jax.model.remat import keep
 
 
 @struct.dataclass
@@ -45,23 +46,30 @@ class Slots:
     slot_GxTxK: jax.Array | None  # e·C + c; E·C: dropped
 
 
-def route(config: MoeConfig, logits_GxTxE: jax.Array, capacity: int) -> tuple[Slots, Statistics]:
+def route(
+    config: MoeConfig, logits_GxTxE: jax.Array, capacity: int, bias_E: jax.Array | None = None
+) -> tuple[Slots, Statistics]:
     """The config's router on every group, into slots."""
     if config.router == "expert_choice":
         return expert_choice(logits_GxTxE, capacity, config.softmax)
-    choice, statistics = token_choice(logits_GxTxE, config.top_k, config.softmax)
+    choice, statistics = token_choice(logits_GxTxE, config.top_k, config.softmax, bias_E)
     return fill_slots(choice, statistics, capacity, config.batch_prioritised)
 
 
-def token_choice(logits_GxTxE: jax.Array, k: int, softmax: str) -> tuple[Choice, Statistics]:
+def token_choice(
+    logits_GxTxE: jax.Array, k: int, softmax: str, bias_E: jax.Array | None = None
+) -> tuple[Choice, Statistics]:
     """Each token takes its k best experts; nothing is dropped yet.
 
     `softmax` is before_top_k (weights are shares of all experts, not renormalised) or after_top_k (shares of the
-    chosen).
-    Ties go to the lower expert. The load-balancing loss is Switch's E Σ_e f_e P_e with f_e the share of assignments
-    (Fedus et al. 2021, eq. 4, over k): 1 when balanced, E when all go to one expert."""
+    chosen). `bias_E` is added to the logits for the choice alone. Ties go to the lower expert. The load-balancing loss
+    is Switch's E Σ_e f_e P_e with f_e the share of assignments (Fedus et al. 2021, eq. 4, over k): 1 when balanced, E
+    when all go to one expert."""
     G, T, E = logits_GxTxE.shape
-    logit_GxTxK, expert_GxTxK = jax.lax.top_k(logits_GxTxE, k)
+    wish_GxTxE = jax.lax.stop_gradient(logits_GxTxE)
+    wish_GxTxE = wish_GxTxE if bias_E is None else wish_GxTxE + bias_E[None, None]
+    expert_GxTxK = keep(jax.lax.top_k(wish_GxTxE, k)[1])
+    logit_GxTxK = jnp.take_along_axis(logits_GxTxE, expert_GxTxK, axis=-1, mode="promise_in_bounds")
     lse_GxT, share_GxE, entropy_G = _distribution(logits_GxTxE)
     whole_GxT = lse_GxT if softmax == "before_top_k" else jax.nn.logsumexp(logit_GxTxK, axis=-1)
     load_GxE = jnp.zeros((G, E), jnp.int32).at[jnp.arange(G)[:, None], expert_GxTxK.reshape(G, T * k)].add(1)

@@ -13,6 +13,7 @@ from moe_jax.config import Config
 from moe_jax.model.attention import Attention
 from moe_jax.model.layers import FeedForward, Norm, weight
 from moe_jax.model.moe import MoeLayer
+from moe_jax.model.remat import rematerialised
 from moe_jax.sharding import Layout
 
 
@@ -67,7 +68,8 @@ class Transformer(nnx.Module):
         self.head_dxV = weight(m, k_head, (m.d_model, vocabulary_size), ("embed", None), m.d_model)
 
     def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(hidden_BxSxd before the unembedding, statistics: means over blocks; {} for a dense model)."""
+        """(hidden_BxSxd before the unembedding, statistics of the MoE layers, each with a leading axis of L; {} for a
+        dense model)."""
         m, layout = self.config.model, self.layout
         dtype = jnp.dtype(m.compute_dtype)
         x_BxSxd = layout.whole(self.tokens_Vxd[...].astype(dtype))[tokens_BxS]
@@ -81,10 +83,10 @@ class Transformer(nnx.Module):
             x_BxSxd, statistics = nnx.merge(graph, layer)(x_BxSxd, document_BxS)
             return layout.constrain(x_BxSxd, "batch", None, None), statistics
 
-        x_BxSxd, statistics = jax.lax.scan(jax.checkpoint(block) if m.remat else block, x_BxSxd, layers)
+        x_BxSxd, statistics = jax.lax.scan(rematerialised(block, m.remat), x_BxSxd, layers)
         if m.final_norm:
             x_BxSxd = self.norm(x_BxSxd)
-        return x_BxSxd, jax.tree.map(lambda s_L: s_L.mean(), statistics)
+        return x_BxSxd, statistics
 
     def logits(self, x_BxSxd: jax.Array) -> jax.Array:
         """logits_BxSxV, in at least float32."""
