@@ -1,24 +1,61 @@
-"""Published peaks of accelerators, for MFU; None where we know none (a CPU).
+"""Published facts of accelerators: for MFU, for whether a run fits, and for its roofline.
 
-bf16 FLOP/s of one JAX device. Sources: Google Cloud's pages of the TPU versions (v4 275, v5e 197, v5p 459, v6e 918
-and TPU7x
-2307 TFLOP/s a chip; a TPU7x chip is two JAX devices), NVIDIA's H100 SXM and H200 data sheets (989 dense).
+TPU values are of Google Cloud's page of each version (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}), a chip's
+unless a comment says otherwise; (derived) is computed from what the page gives. Decimal units: 1 GB/s is 1e9 bytes a
+second. NVIDIA's are of the H100 SXM and H200 data sheets (dense).
 """
 
-_PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 2307e12 / 2,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
+import dataclasses
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One TPU chip. `devices` is how many JAX sees in it; what is given for a chip is shared by them."""
+
+    name: str  # as in a topology's name
+    devices: int
+    dimensions: int  # of a slice's shape
+    peak_flops: float  # bf16 FLOP/s
+    hbm_bytes: int
+    hbm_bandwidth: float  # bytes/s
+    ici_bandwidth: float  # bytes/s between chips of a slice, both directions of all links together
+    dcn_bandwidth: float | None  # bytes/s between slices; None: not published
+    available_bytes: int  # HBM of one device that a program may use, as the compiler of libtpu 0.0.52 says
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        # ICI (derived): twice the pod's all-reduce rate, 1.1 PB/s, over its 4,096 chips, as v5e's numbers relate.
+        Chip("v4", 1, 3, 275e12, 32 * GIB, 1200e9, 537e9, None, int(30.75 * GIB)),
+        # DCN (derived): 6.4 Tbit/s a pod of 256 chips.
+        Chip("v5e", 1, 2, 197e12, 16 * GIB, 819e9, 400e9, 3.125e9, int(15.75 * GIB)),
+        Chip("v5p", 1, 3, 459e12, 95 * GIB, 2765e9, 1200e9, 50e9 / 8, int(95.73 * GIB)),
+        Chip("v6e", 1, 2, 918e12, 32 * GIB, 1638e9, 800e9, 100e9 / 8, int(31.24 * GIB)),
+        Chip("tpu7x", 2, 3, 2307e12, 192 * GIB, 7380e9, 1200e9, 100e9 / 8, int(94.74 * GIB)),
+    )
 }
+
+# JAX's `device_kind` of a TPU -> the chip.
+_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+}
+
+_GPUS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """bf16 FLOP/s of one device of this kind."""
-    return _PEAKS.get(device_kind)
+    """bf16 FLOP/s of one JAX device of this kind; None where we know none (a CPU)."""
+    if device_kind in _KINDS:
+        chip = CHIPS[_KINDS[device_kind]]
+        return chip.peak_flops / chip.devices
+    return _GPUS.get(device_kind)
