@@ -1,8 +1,11 @@
 """Files that others read while we write: whole or not at all, on a local disk and on gs:// alike."""
 
+import csv
+import io
 import json
 import os
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -46,6 +49,15 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFile(f"{path}: is damaged (a JSON object was written, this is a {type(value).__name__})")
     return value
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as CSV, the first one's keys as its columns. Floats are written so that they read back as the same bits."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
 
 
 def absolute(path: epath.Path) -> epath.Path:

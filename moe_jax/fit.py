@@ -5,17 +5,19 @@ import hashlib
 import importlib.metadata
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
-from moe_jax import command, errors, tables
+from moe_jax import command, errors, files, fit_tables
 
 _DESCRIPTION = """Fits a scaling law to final losses and says which of its coefficients the data determine.
 
   moe-jax fit --workdir W                                  W/results.csv -> W/law.json
   moe-jax fit --results runs.csv --law chinchilla --out law.json
-  moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective"""
+  moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective
+  moe-jax fit --workdir W --law isoflop_parabolas          N*(C), D*(C) through the minima of each budget's parabola
+  moe-jax fit --workdir W --law isoflop_surface            loss over N and sparsity, a surface a budget"""
 
 
 _COLUMNS = (
@@ -34,9 +36,16 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a fit needs float64 and no accelerator
     from moe_jax import laws
 
+    if flags.law in laws.isoflop.KINDS:
+        return _isoflop(laws, flags, results)
+    if flags.budgets or flags.tolerance is not None:
+        raise errors.UserError(
+            f"--budgets and --tolerance are of {' and '.join(laws.isoflop.KINDS)}, not of other laws"
+        )
     request = _request(flags, results)
-    if not (flags.profile or flags.compare) and (before := _answered(laws, out, request)) is not None:
-        _show(before, out)
+    again = not (flags.profile or flags.compare or flags.leverage or flags.figures)
+    if again and (before := _answered(laws, out, request)) is not None:
+        fit_tables.show_law(before, out)
         print("(these results were fitted with these flags before: shown again)")
         return errors.DONE
     from moe_jax.laws import expressions, presets
@@ -70,16 +79,73 @@ def main(argv: Sequence[str]) -> int:
     )
     fitted = dataclasses.replace(fitted, law=dataclasses.replace(fitted.law, request=request))
     fitted.law.save(out)
-    _show(fitted.law, out)
+    fit_tables.show_law(fitted.law, out)
+    pictures = {"fit": lambda: laws.plots.fit(fitted)}
     for name in filter(None, flags.profile.split(",")):
-        _show_profile(laws, fitted, name)
+        profile = laws.profile(fitted, name, _around(laws, fitted.law, name))
+        fit_tables.show_profile(profile, name, laws.accepted(profile))
+        pictures[f"profile_{name}"] = lambda profile=profile, name=name: laws.plots.profile(profile, name)
+    if flags.leverage:
+        fit_tables.show_leverage(laws.leverage(fitted), flags.leverage)
     if flags.compare:
         if not options["split"].holdout:
             options["split"] = dataclasses.replace(options["split"], holdout="lowest:0.2")
         if isinstance(start, int):  # a grid is one form's
             options["start"] = start
-        _show_comparison(laws.compare(results, flags.compare.split(","), **options), options["split"].holdout)
+        table = laws.compare(results, flags.compare.split(","), **options)
+        fit_tables.show_comparison(table, options["split"].holdout)
+    _draw(flags.figures, pictures)
     return errors.DONE
+
+
+def _isoflop(laws, flags, results: str) -> int:
+    """Laws without a form: parabolas or a surface for each budget."""
+    from moe_jax.laws import budgets, expressions
+
+    meant = {"budgets", "tolerance", "bootstrap", "level", "seed", "loss", "columns", "where", "best_of", "figures"}
+    meant |= {"law", "workdir", "results", "out"}
+    if idle := [k for k, v in vars(flags).items() if k not in meant and v != _parser().get_default(k)]:
+        raise errors.UserError(f"--{idle[0]} means nothing for {flags.law}, which has no coefficients of a form")
+    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{flags.law}.json")
+    found = laws.isoflop.fit(
+        results,
+        flags.law,
+        loss=flags.loss,
+        columns=expressions.assignments(flags.columns) if flags.columns else None,
+        where=flags.where,
+        best_of=flags.best_of,
+        budgets=[_number(v, "--budgets") for v in flags.budgets.split(",")] if flags.budgets else None,
+        tolerance=budgets.TOLERANCE if flags.tolerance is None else flags.tolerance,
+        resampling=laws.Resampling(samples=flags.bootstrap, level=flags.level, seed=flags.seed),
+    )
+    found.save(out)
+    fit_tables.show_isoflop(found, out)
+    _draw(flags.figures, {flags.law: lambda: laws.plots.isoflop(found)})
+    return errors.DONE
+
+
+def _around(laws, law, name: str):
+    """Values of a coefficient from a tenth of its value to ten times (or as far to either side)."""
+    import numpy as np
+
+    laws.scrutiny.known(law, name)
+    coefficient, value = law.form.coefficients[name], law.coefficients[name]
+    reach = np.linspace(-1, 1, 33)
+    values = value * 10**reach if coefficient.positive else value + reach * max(abs(value), 0.1)
+    return np.unique(np.clip(values, *coefficient.bounds))
+
+
+def _draw(folder: str | None, pictures: Mapping[str, Callable]) -> None:
+    """The figures as PNGs in a folder, where one was asked for."""
+    if not folder:
+        return
+    from moe_jax.figures import to_bytes
+
+    path = epath.Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, draw in pictures.items():
+        files.write_atomic(path / f"{name}.png", to_bytes(draw(), "png"))
+    print(f"figures: {folder} ({', '.join(pictures)})")
 
 
 def _parser():
@@ -88,8 +154,8 @@ def _parser():
     p.add_argument(
         "--results", help="CSV with one row a run; only rows with status done are used, where it has a status"
     )
-    p.add_argument("--law", help="which form (default krajewski2024, or the preset's)")
-    p.add_argument("--out", help="where the law goes (default: law.json beside the results)")
+    p.add_argument("--law", help="which form (default krajewski2024, or the preset's), or an isoflop_…")
+    p.add_argument("--out", help="where the law goes (default: law.json beside the results; isoflop_….json)")
     p.add_argument("--loss", default="eval_loss", help="column with the loss, nats per token (default %(default)s)")
     p.add_argument("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
     p.add_argument("--where", default="", metavar="CONDITION", help=_WHERE)
@@ -116,6 +182,10 @@ def _parser():
         "--profile", default="", metavar="NAME,…", help="what the data accept of a coefficient, others refitted"
     )
     p.add_argument("--compare", default="", metavar="LAW,…", help="these laws on the same runs, by held-out error")
+    p.add_argument("--leverage", type=int, default=0, metavar="RUNS", help="show so many of the runs that decide most")
+    p.add_argument("--figures", metavar="FOLDER", help="PNGs: fit against data, profiles, parabolas or surfaces")
+    p.add_argument("--budgets", default="", metavar="FLOPS,…", help="of iso-FLOP fits (default: runs of like FLOPs)")
+    p.add_argument("--tolerance", type=float, help="share of a budget within which a run belongs to it (default 0.1)")
     p.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
     return p
 
@@ -174,11 +244,13 @@ def _number(text: str, flag: str) -> float:
     return value
 
 
+# Flags that do not change the law.
+_BESIDE = ("workdir", "results", "out", "profile", "compare", "leverage", "figures")
+
+
 def _request(flags, results: str) -> str:
     """A digest of everything that the law follows from: the flags, the results and this version."""
-    asked = {
-        k: v for k, v in sorted(vars(flags).items()) if k not in ("workdir", "results", "out", "profile", "compare")
-    }
+    asked = {k: v for k, v in sorted(vars(flags).items()) if k not in _BESIDE}
     digest = hashlib.sha256(f"{importlib.metadata.version('moe_jax')} {asked}".encode())
     try:
         digest.update(epath.Path(results).read_bytes())
@@ -194,59 +266,3 @@ def _answered(laws, out: str, request: str):
     except errors.UserError:  # none yet, or a damaged one: it is written again
         return None
     return law if law.request == request else None
-
-
-def _show(law, out) -> None:
-    where, printed = next(iter(law.form.published.items()))
-    rows = []
-    for name, value in law.coefficients.items():
-        band = "fixed" if name in law.given else "–"
-        if name in law.intervals and name not in law.given:
-            band = "{:.4g} … {:.4g}".format(*law.intervals[name])
-        remark = "not identified" if name in law.unidentified else ""
-        rows.append((name, f"{value:.5g}", band, f"{printed[name]:.5g}", remark))
-    N = f"N is {law.columns['N']}; " if "N" in law.columns else ""
-    print(f"{law.law}: L = {law.form.formula}    ({N}{tables.count(law.n_fit, 'run')} fitted)")
-    tables.show(tables.Table(("", ">value", f"{law.level:.0%} interval", f">published: {where}", ""), rows))
-    e = law.errors
-    line = f"RMSE {e['rmse_fit']:.4f} nats"
-    if law.n_holdout:
-        line += f" · held out ({tables.count(law.n_holdout, 'run')}) {e['rmse_holdout']:.4f}"
-    if "noise" in e:
-        line += f" · noise of replicated cells {e['noise']:.4f}"
-    print(line + f" · {law.starts_at_best} of {law.starts} starts at the best optimum")
-    for sentence in (*law.notes, *law.doubts):
-        print(f"- {tables.one_line(sentence)}")
-    print(f"law: {out}")
-
-
-def _show_profile(laws, fitted, name: str) -> None:
-    """The objective's rise along one coefficient, from a tenth of its value to ten times (or as far to either side)."""
-    import numpy as np
-
-    law = fitted.law
-    laws.scrutiny.known(law, name)
-    coefficient, value = law.form.coefficients[name], law.coefficients[name]
-    reach = np.linspace(-1, 1, 33)
-    values = value * 10**reach if coefficient.positive else value + reach * max(abs(value), 0.1)
-    values = np.unique(np.clip(values, *coefficient.bounds))
-    profile = laws.profile(fitted, name, values)
-    low, high = laws.accepted(profile)
-    low_word = "less than " if low <= values.min() else ""
-    high_word = "more than " if high >= values.max() else ""
-    print(f"profile of {name}: the data accept {low_word}{low:.4g} to {high_word}{high:.4g} (likelihood, 80%)")
-
-
-def _show_comparison(table, holdout: str) -> None:
-    rows = [
-        (
-            r["law"],
-            str(r["coefficients"]),
-            *(f"{r[k]:.4f}" for k in ("rmse_holdout", "mean_holdout", "rmse_fit")),
-            r["not identified"],
-        )
-        for _, r in table.iterrows()
-    ]
-    print(f"laws on the same runs, {holdout} held out:")
-    heads = ("law", ">coefficients", ">RMSE held out", ">mean error", ">RMSE fit", "not identified")
-    tables.show(tables.Table(heads, rows))

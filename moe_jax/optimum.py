@@ -1,12 +1,12 @@
 """`moe-jax optimum`: the N, D, G (and S) of lowest loss for each budget of FLOPs, under a law and its doubts."""
 
-import csv
-import io
 import math
 import os
 from collections.abc import Sequence
 
-from moe_jax import command, errors, files, tables
+from etils import epath
+
+from moe_jax import command, errors, files, optimum_isoflop, tables
 
 _DESCRIPTION = """Compute-optimal plans under a fitted or published law.
 
@@ -17,10 +17,10 @@ _DESCRIPTION = """Compute-optimal plans under a fitted or published law.
 def main(argv: Sequence[str]) -> int:
     flags = _parser().parse_args(argv)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from etils import epath
-
     from moe_jax import laws
 
+    if (found := _isoflop(laws, flags.law)) is not None:
+        return _of_isoflop(found, flags)
     law = laws.find(flags.law)
     dense = laws.find(flags.dense) if flags.dense else None
     shape = laws.Shape(flags.aspect, flags.ff_matrices, flags.ff_ratio, flags.vocabulary_size, flags.sequence_length)
@@ -34,17 +34,39 @@ def main(argv: Sequence[str]) -> int:
     )
     ratios = [_ratios(law, plan, dense, flags.cost, shape) for plan in plans]
     _show(law, plans, ratios)
+    _write(flags, _rows(plans, ratios))
+    return errors.DONE
+
+
+def _isoflop(laws, path: str):
+    """The iso-FLOP fits in a file, None where it is a law with a form, or no file."""
+    return laws.isoflop.load(path) if path.endswith(".json") and epath.Path(path).exists() else None
+
+
+def _of_isoflop(found, flags) -> int:
+    """N*, D* of parabolas, or N* by S of a surface: there is nothing to choose, limit or pay for."""
+    meant = ("law", "flops", "out")
+    if idle := [k for k, v in vars(flags).items() if k not in meant and v != _parser().get_default(k)]:
+        raise errors.UserError(f"--{idle[0]} means nothing for {found.kind}, which knows its runs only")
+    rows = optimum_isoflop.optima(found, _numbers(flags.flops, "--flops"))
+    optimum_isoflop.show(found, rows)
+    _write(flags, rows)
+    return errors.DONE
+
+
+def _write(flags, rows: Sequence[dict]) -> None:
     out = flags.out or (flags.law.endswith(".json") and os.path.join(os.path.dirname(flags.law), "optimum.csv"))
     if out:
-        files.write_atomic(epath.Path(out), _csv(plans, ratios).encode())
+        files.write_atomic(epath.Path(out), files.to_csv(rows))
         print(f"optimum: {out}")
-    return errors.DONE
 
 
 def _parser():
     p = command.parser("optimum", _DESCRIPTION)
     p.add_argument(
-        "--law", required=True, help="a law.json, or a published law: krajewski2024, 'krajewski2024:E=16, Table 8'"
+        "--law",
+        required=True,
+        help="a law.json, an isoflop_….json, or a published law: krajewski2024, 'krajewski2024:E=16, Table 8'",
     )
     p.add_argument("--flops", required=True, metavar="F,…", help="budgets")
     p.add_argument(
@@ -148,8 +170,7 @@ def _show(law, plans, ratios) -> None:
         print(f"- not identified by its data: {', '.join(law.unidentified)}; the bands carry that through")
 
 
-def _csv(plans, ratios) -> str:
-    out = io.StringIO()
+def _rows(plans, ratios) -> list[dict]:
     rows = []
     for plan, ratio in zip(plans, ratios, strict=True):
         row = dict(plan.values)
@@ -160,7 +181,4 @@ def _csv(plans, ratios) -> str:
             if band:
                 row |= {f"flops_ratio_{k}_low": band[0], f"flops_ratio_{k}_high": band[1]}
         rows.append(row | {"outside": " ".join(plan.outside), "at_limit": "; ".join(plan.at_limit)})
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return rows

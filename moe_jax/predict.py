@@ -1,7 +1,5 @@
 """`moe-jax predict`: the loss of every planned run under a law, with its interval, before (and beside) its training."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 
@@ -40,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     rows = _predict(law, _planned(config_args, flags.workdir), flags.level)
     _show(law, rows)
     out = flags.out or os.path.join(flags.workdir or "", "prediction.csv")
-    files.write_atomic(epath.Path(out), _csv(rows).encode())
+    files.write_atomic(epath.Path(out), files.to_csv(rows))
     print(f"predictions: {out}")
     return errors.DONE
 
@@ -100,11 +98,3 @@ def _show(law, rows: Sequence[dict]) -> None:
         lines.append((r["name"], *shown, f"{r['predicted_loss']:.4f}", band, r["outside"]))
     print(f"{law.law}: L = {law.form.formula}")
     tables.show(tables.Table(heads, lines))
-
-
-def _csv(rows: Sequence[dict]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()

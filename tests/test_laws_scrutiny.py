@@ -79,11 +79,14 @@ def test_comparison_prefers_the_law_that_made_the_data():
 
 def test_the_verb_shows_profiles_and_comparisons(tmp_path, capsys):
     table = runs().assign(n_total=lambda t: t.n_total_nonemb)
-    flags = ["--huber", "inf", "--profile", "alpha", "--compare", "krajewski2024,chinchilla"]
+    flags = ["--huber", "inf", "--profile", "alpha", "--compare", "krajewski2024,chinchilla", "--leverage", "3"]
+    flags += ["--figures", str(tmp_path / "figures")]
     assert call(tmp_path, table, *flags) == errors.DONE
     said = capsys.readouterr().out
     assert "profile of alpha: the data accept " in said
     assert "laws on the same runs, lowest:0.2 held out:" in said
+    assert len(said.split("leverage: ")[1].split("laws on")[0].splitlines()) == 6  # two of words, the heads, three runs
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["fit.png", "profile_alpha.png"]
     assert call(tmp_path, table, "--profile", "omega") == errors.BAD_INPUT
     assert "krajewski2024 has no coefficient 'omega'" in capsys.readouterr().err
 

@@ -4,7 +4,6 @@ fitted = laws.fit("results.csv", law="krajewski2024")
 fitted.law.coefficients["alpha"], fitted.law.intervals["alpha"], fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from moe_jax.laws.forms import Form
 from moe_jax.laws.law import Law
 from moe_jax.laws.objective import Objective, Problem
 from moe_jax.laws.optimise import search
-from moe_jax.laws.rows import Rows, read, select, spread_of_replicates
+from moe_jax.laws.rows import Rows, load, select, spread_of_replicates
 from moe_jax.laws.splits import Split
 
 
@@ -76,7 +75,7 @@ def fit(
     """
     form, objective, split = forms.get(law), objective or Objective(), split or Split()
     fix, resampling = dict(fix or {}), resampling or Resampling()
-    frame, digest = _load(table)
+    frame, digest = load(table)
     rows = select(frame, form, loss, columns, where, best_of)
     rows, held_out, dropped = split.apply(rows)
     train = rows.take(np.flatnonzero(~held_out))
@@ -136,13 +135,6 @@ def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
     rows = select(table, law.form, law.loss, asked["columns"], asked["where"], asked["best_of"])
     rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
     return rows, held_out
-
-
-def _load(table) -> tuple[pd.DataFrame, str]:
-    if isinstance(table, str | os.PathLike):
-        return read(table)
-    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
-    return frame, hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
 
 
 def _free(form: Form, fix: Mapping[str, float]) -> np.ndarray:

@@ -77,26 +77,31 @@ def exponent(low: float = 0.05, high: float = 0.8, bounds: tuple[float, float] =
     return Coefficient(False, (low, high), bounds)
 
 
-@dataclass(frozen=True, eq=False)  # a form is itself: kernels are cached by it
-class Form:
-    """A law as declared. `symbols` (N, D, G, …) are what the formula calls its columns, `columns` their names in
-    results.csv."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Axes:
+    """What a law calls its columns (N, D, G, …), and what results.csv calls them."""
 
     name: str
+    columns: Mapping[str, str]
+    shares: frozenset[str] = frozenset()  # symbols that are shares in [0, 1), as sparsity; all others are above zero
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return tuple(self.columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)  # a form is itself: kernels are cached by it
+class Form(Axes):
+    """A law as declared; its function takes the symbols, then the coefficients."""
+
     function: Callable
     coefficients: Mapping[str, Coefficient]
-    columns: Mapping[str, str]
     cost: str | None  # the FLOP formula of moe_jax.counts that the paper plans with
     source: str
     published: Mapping[str, Mapping[str, float]]  # by where it was printed; the first is the one shown beside a fit
     holds_at: Mapping[
         str, Mapping[str, float]
     ]  # what a published set holds for, by where: {"E=64": {"expansion_rate": 64}}
-    shares: frozenset[str]  # symbols that are shares in [0, 1), as sparsity; all others are above zero
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return tuple(self.columns)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,15 +176,15 @@ def declare(
                     f"{function.__name__}: {where} publishes {sorted(values)}, declared {sorted(coefficients)}"
                 )
         FORMS[function.__name__] = Form(
-            function.__name__,
-            function,
-            coefficients,
-            columns,
-            cost,
-            source,
-            published,
-            holds_at or {},
-            frozenset(shares),
+            name=function.__name__,
+            columns=columns,
+            shares=frozenset(shares),
+            function=function,
+            coefficients=coefficients,
+            cost=cost,
+            source=source,
+            published=published,
+            holds_at=holds_at or {},
         )
         return function
 

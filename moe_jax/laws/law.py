@@ -139,6 +139,8 @@ def load(path) -> Law:
         raise errors.UserError(f"there is no law {path}; `moe-jax fit` writes one")
     try:
         stored = files.read_json(path)
+        if str(stored.get("law")).startswith("isoflop_"):
+            raise errors.UserError(f"{path} holds iso-FLOP fits, which have no formula: `moe-jax optimum` asks them")
         values = {f: tuple(v) if isinstance(v := stored[f], list) else v for f in _STORED}
         for pairs in ("intervals", "range"):
             values[pairs] = {name: (low, high) for name, (low, high) in values[pairs].items()}

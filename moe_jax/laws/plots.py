@@ -1,17 +1,19 @@
 """Figures of a fit, for notebooks and papers: each function returns a matplotlib Figure and shows nothing.
 
-import moe_jax.laws.plots, then laws.plots.fit(fitted).savefig("fit.png").
-"""
+laws.plots.fit(fitted).savefig("fit.png"); as the last line of a notebook's cell a figure shows itself."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from moe_jax import tables
 from moe_jax.laws.fitting import Fit
+from moe_jax.laws.isoflop import IsoFlop
 from moe_jax.laws.optima import Plan
 from moe_jax.laws.scrutiny import DEVIANCE
 
@@ -75,6 +77,75 @@ def optimum(plans: Sequence[Plan]) -> Figure:
         if key != "loss":
             ax.set_yscale("log")
     figure.axes[-1].legend(frameon=False)
+    return figure
+
+
+def isoflop(found: IsoFlop) -> Figure:
+    """Runs of each budget with their parabolas and the power law through the minima; or the surfaces, a panel a budget.
+
+    found: of laws.isoflop.fit; one that was read from a file has no runs to draw."""
+    return _parabolas(found) if found.parabolas is not None else _surfaces(found)
+
+
+def _parabolas(found: IsoFlop) -> Figure:
+    through = found.parabolas
+    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    runs, sizes, tokens = figure.subplots(1, 3)
+    shades = colormaps["viridis"](np.linspace(0, 0.88, len(through.table)))
+    axes = found.runs.columns if found.runs is not None else None
+    for (_, row), shade in zip(through.table.iterrows(), shades, strict=True):
+        seen = np.array([row["N"]])
+        if axes is not None:
+            mine = found.of_budget(row["flops"])
+            seen = axes["N"][mine]
+            runs.plot(seen, found.runs.losses[mine], "o", ms=4, color=shade, alpha=0.8)
+        at = np.geomspace(seen.min(), seen.max(), 60)
+        runs.plot(at, row["loss"] + row["curvature"] * np.log(at / row["N"]) ** 2, color=shade, lw=1.2)
+        if row["usable"]:
+            runs.plot(row["N"], row["loss"], "*", ms=10, color=shade, mec="black", mew=0.5)
+    entries = [Line2D([], [], color=c, marker="o", ms=4) for c in shades]
+    names = [f"{C:.2g} FLOPs" for C in through.table["flops"]]
+    runs.legend(entries, names, frameon=False, fontsize=7, ncols=2)
+    runs.set(xscale="log", xlabel=f"N: {found.columns['N']}", ylabel=f"{found.loss} (nats per token)")
+    flops = through.table["flops"].to_numpy(float)
+    line = np.geomspace(flops.min(), flops.max(), 40)
+    for ax, key, i in ((sizes, "N", 0), (tokens, "tokens", 1)):
+        for usable, face, what in ((True, "C0", "minimum"), (False, "white", "no minimum inside the runs")):
+            at = through.table[through.table["usable"] == usable]
+            if len(at):
+                ax.plot(at["flops"], at[key], "o", color="C0", mfc=face, ms=5, label=what)
+        if np.isfinite(through.power_laws).all():
+            value, low, high = through.optimum(line)[key]
+            ax.plot(line, value, color="C0", lw=1, label=f"exponent {through.power_laws[i, 0]:.3f}")
+            ax.fill_between(line, low, high, alpha=0.2, lw=0)
+        ax.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="N*" if key == "N" else "D*, tokens")
+        ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _surfaces(found: IsoFlop) -> Figure:
+    n = len(found.surfaces)
+    columns = min(n, 3)
+    figure = Figure(figsize=(1.6 + 3.6 * columns, 0.4 + 3.3 * -(-n // columns)), layout="constrained")
+    panels = figure.subplots(-(-n // columns), columns, squeeze=False).ravel()
+    every = sorted({S for surface in found.surfaces.values() for S in surface.sparsities})
+    shades = dict(zip(every, colormaps["viridis"](np.linspace(0, 0.88, len(every))), strict=True))
+    for ax, (C, surface) in zip(panels, found.surfaces.items(), strict=False):
+        for S in surface.sparsities:
+            at = np.geomspace(*surface.sizes, 60)
+            if found.runs is not None:
+                axes, mine = found.runs.columns, found.of_budget(C)
+                mine = mine[axes["S"][mine] == S]
+                ax.plot(axes["N"][mine], found.runs.losses[mine], "o", ms=4, color=shades[S], alpha=0.8)
+                at = np.geomspace(axes["N"][mine].min(), axes["N"][mine].max(), 60)
+            ax.plot(at, surface.loss(at, S), color=shades[S], lw=1.2)
+        ax.set(xscale="log", title=f"{C:.2g} FLOPs, degrees {surface.degrees}")
+    for ax in panels[n:]:
+        ax.remove()
+    figure.supxlabel(f"N: {found.columns['N']}", fontsize=10)
+    figure.supylabel(f"{found.loss} (nats per token)", fontsize=10)
+    entries = [Line2D([], [], color=c, marker="o", ms=4) for c in shades.values()]
+    figure.legend(entries, [f"S = {S:.3g}" for S in every], frameon=False, loc="outside right upper")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from etils import epath
 
 from moe_jax import errors
 from moe_jax.laws import checks, expressions
-from moe_jax.laws.forms import Form
+from moe_jax.laws.forms import Axes
 from moe_jax.tables import count
 
 # Columns of results.csv that a law may not know as an axis but whose value its coefficients depend on.
@@ -48,6 +49,14 @@ class Rows:
         )
 
 
+def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFrame, str]:
+    """A table as a DataFrame, read where it is a path, and the SHA-256 of its CSV."""
+    if isinstance(table, str | os.PathLike):
+        return read(table)
+    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
+    return frame, hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+
+
 def read(path) -> tuple[pd.DataFrame, str]:
     """A CSV and the SHA-256 of its bytes."""
     path = epath.Path(path)
@@ -65,7 +74,7 @@ def read(path) -> tuple[pd.DataFrame, str]:
 
 def select(
     table: pd.DataFrame,
-    form: Form,
+    form: Axes,
     loss: str = "eval_loss",
     columns: Mapping[str, str] | None = None,
     where: str = "",
@@ -131,7 +140,7 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table[done].reset_index(drop=True), notes
 
 
-def _with_columns(table: pd.DataFrame, form: Form, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
+def _with_columns(table: pd.DataFrame, form: Axes, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
     """The table with the columns that `columns` defines, and the source of each symbol of the form."""
     sources = dict(form.columns)
     for name, text in columns.items():
