@@ -27,18 +27,24 @@ EXPERT = "expert"
 _RULES = {"batch": AXES, "embed": "data", "expert": EXPERT}
 
 
+def mesh_sizes(config: MeshConfig, n_devices: int) -> MeshConfig:
+    """The mesh over so many devices, its -1 a number. Raises UserError where the sizes do not give their number."""
+    sizes = [getattr(config, axis) for axis in AXES]
+    known = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes and n_devices % known == 0:
+        sizes[sizes.index(-1)] = n_devices // known
+    if math.prod(sizes) != n_devices:
+        shape = ", ".join(f"{axis} {getattr(config, axis)}" for axis in AXES)
+        raise UserError(f"config.mesh: {shape} is not the {n_devices} devices that are there")
+    return MeshConfig(**dict(zip(AXES, sizes, strict=True)))
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over `devices` (default: all there are). Raises UserError where the sizes do not give their number."""
     devices = jax.devices() if devices is None else devices
-    sizes = [getattr(config, axis) for axis in AXES]
-    known = math.prod(s for s in sizes if s != -1)
-    if -1 in sizes and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if math.prod(sizes) != len(devices):
-        shape = ", ".join(f"{axis} {getattr(config, axis)}" for axis in AXES)
-        raise UserError(f"config.mesh: {shape} is not the {len(devices)} devices that are there")
+    sizes = mesh_sizes(config, len(devices))
     # Mesh, not jax.make_mesh: that one makes Explicit axes, and GSPMD is to place what we do not.
-    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+    return Mesh(np.asarray(devices).reshape([getattr(sizes, axis) for axis in AXES]), AXES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""plan: what a grid is and costs, from its config alone; fakes stand for compilers here, test_plan_topologies.py has
+real ones."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from moe_jax import errors, plan
+from moe_jax.data.store import read_info
+from moe_jax.results import COLUMNS
+from tests.conftest import ROOT
+
+GPT2 = "--config.model.vocabulary_size=50257"
+TINY = ("--config=configs/smoke.py:tiny",)
+
+
+def planned(capsys, tmp_path, *flags: str, code: int = errors.DONE) -> tuple[dict, str]:
+    """(plan.json, what was printed) of a config's plan."""
+    out = tmp_path / "plan.json"
+    assert plan.main([*flags, f"--out={out}"]) == code
+    return json.loads(out.read_text()), capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("form", "runs", "tokens", "flops"),
+    [("table3", 78, 3.162e12, 4.04e20), ("table4", 22, None, None), ("table7", 68, None, None)],
+)
+def test_the_papers_grids_have_the_papers_numbers(capsys, tmp_path, form, runs, tokens, flops):
+    told, _ = planned(capsys, tmp_path, f"--config=configs/krajewski2024.py:{form}", GPT2)
+    assert told["totals"]["runs"] == len(told["runs"]) == runs
+    if tokens:
+        assert told["totals"]["tokens"] == pytest.approx(tokens, rel=1e-3)
+        assert told["totals"]["flops_krajewski2024"] == pytest.approx(flops, rel=2e-3)
+
+
+def test_rows_have_the_columns_of_results_that_are_known_before_training(capsys, tmp_path):
+    told, _ = planned(capsys, tmp_path, "--config=configs/krajewski2025.py:11b")
+    measured = {
+        "status", "eval_loss", "bits_per_byte", "train_loss", "dropped_fraction", "attempts", "git_commit", "device",
+        "wall_seconds", "mfu",
+    }  # fmt: skip
+    for row in told["runs"]:
+        assert set(COLUMNS) - measured <= set(row)
+    assert told["totals"]["train_flops"] == sum(row["train_flops"] for row in told["runs"])
+
+
+def test_nothing_heavy_is_imported_for_the_analytic_part():
+    code = (
+        "import sys; from moe_jax import plan; plan.main(['--config=configs/smoke.py:tiny']); "
+        "assert not {'jax', 'flax', 'tensorflow'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_vocabulary_is_the_configs_or_its_files_or_asked_for(capsys, tmp_path):
+    missing = f"--config.data.store={tmp_path}/none"
+    _, said = planned(capsys, tmp_path, *TINY, missing)
+    assert "there is no token store" in said and "259 token ids (config.data.vocabulary = 'byte')" in said
+    with pytest.raises(errors.UserError, match="--config.model.vocabulary_size=N"):
+        plan.main(["--config=configs/krajewski2024.py:table3", missing])
+    told, said = planned(capsys, tmp_path, *TINY, missing, "--config.model.vocabulary_size=1000")
+    assert "1,000 token ids (config.model.vocabulary_size)" in said
+    assert told["runs"][0]["vocabulary_size"] == 1000
+    assert told["runs"][0]["config_hash"] is None  # it would be another one with the store
+
+
+def test_the_store_says_its_hash_and_who_asks_for_too_much(capsys, tmp_path, byte_store):
+    told, said = planned(capsys, tmp_path, *TINY, f"--config.data.store={byte_store}")
+    info = read_info(byte_store)
+    assert {row["store_sha256"] for row in told["runs"]} == {info.sha256}
+    assert all(row["refusal"] is None and 0 < row["epochs"] < 1 for row in told["runs"])
+    assert all(len(row["config_hash"]) == 16 for row in told["runs"])
+
+    cell = tmp_path / "greedy.py"
+    cell.write_text(
+        "from configs import smoke\n"
+        "def get_config(arg=None):\n"
+        "    config = smoke.get_config('tiny')\n"
+        "    config.train.tokens = 10**9\n"
+        "    return config\n"
+    )
+    greedy = (f"--config={cell}", f"--config.data.store={byte_store}")
+    told, said = planned(capsys, tmp_path, *greedy, code=errors.FAILED)
+    assert "more than the" in told["runs"][0]["refusal"] and "sweep will not begin" in said
+    told, said = planned(capsys, tmp_path, *greedy, "--config.data.repeat=True")
+    assert told["runs"][0]["refusal"] is None and told["runs"][0]["epochs"] > 10
+    assert "1 run will see the store's tokens again" in said
+
+
+def test_what_trunks_save(capsys, tmp_path):
+    _, said = planned(capsys, tmp_path, "--config=configs/krajewski2024.py:table3", GPT2)
+    assert "with optim.schedule=wsd, runs that differ in D alone would share 25 trunks" in said
+    assert "instead of 3.16T" in said
+    wsd = ["schedule='wsd'", "warmup_fraction=None", "warmup_tokens=512", "decay_fraction=0.25"]
+    told, said = planned(capsys, tmp_path, *TINY, *(f"--config.optim.{field}" for field in wsd))
+    assert "4 trunks shared by runs that differ in D alone" in said
+    # D of 2,048 and 4,096: the trunk goes to 3/4 of the longer; both decay over a quarter of theirs.
+    assert told["totals"]["own_tokens"] == 4 * (3072 + 512 + 1024)
+    assert all(row["trunk"] and row["own_tokens"] < row["tokens"] for row in told["runs"])
+
+
+def test_another_plan_is_moved_aside_and_another_file_left_alone(capsys, tmp_path):
+    first, _ = planned(capsys, tmp_path, *TINY)
+    _, said = planned(capsys, tmp_path, *TINY)
+    assert "(as it was)" in said and len(list(tmp_path.iterdir())) == 1
+    second, said = planned(capsys, tmp_path, *TINY, "--config.model.n_blocks=3")
+    assert "is now" in said and second != first
+    assert json.loads((tmp_path / "plan.1.json").read_text()) == first
+    planned(capsys, tmp_path, *TINY)
+    assert json.loads((tmp_path / "plan.2.json").read_text()) == second
+    for content in ('{"runs": 3}', "not json"):
+        other = tmp_path / "other.json"
+        other.write_text(content)
+        with pytest.raises(errors.UserError, match="would overwrite"):
+            plan.main([*TINY, f"--out={other}"])
+        assert other.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--slices=0"], "--slices=0: must be at least 1"),
+        (["--jobs=0"], "--jobs=0: must be at least 1"),
+        (["--topology=v5e:4x4", "--efficiency=1.5"], "--efficiency=1.5: must be above 0 and at most 1"),
+        (["--topology=v5e:4x4", "--price_per_chip_hour=-1"], "must be a number of at least 0"),
+        (["--topology=v5e:4x4", "--price_per_chip_hour=nan"], "must be a number of at least 0"),
+        (["--price_per_chip_hour=1"], "--topology is needed beside it"),
+        (["--pick"], "--topology is needed beside it"),
+    ],
+)
+def test_flags_that_say_nothing_are_refused(flags, words):
+    with pytest.raises(errors.UserError, match=words):
+        plan.main([*TINY, *flags])
