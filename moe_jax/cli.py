@@ -9,6 +9,7 @@ VERBS = {
     "prepare": "text -> token store",
     "train": "one run",
     "sweep": "the grid of a config on this machine",
+    "submit": "the grid of a config to a launcher: xpk, queued resources, this machine",
     "status": "which runs are queued, running, done, diverged, failed",
     "collect": "results of finished runs -> results.csv",
     "fit": "results.csv -> law.json",
