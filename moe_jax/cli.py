@@ -10,6 +10,7 @@ VERBS = {
     "train": "one run",
     "sweep": "the grid of a config on this machine",
     "plan": "what a grid is and costs before it is trained; fits it a TPU slice",
+    "submit": "the grid of a config to a launcher: xpk, queued resources, this machine",
     "status": "which runs are queued, running, done, diverged, failed",
     "evaluate": "loss of a run's checkpoint on a store's held-out part",
     "collect": "results of finished runs -> results.csv",

@@ -289,17 +289,6 @@ class GuardConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GuardConfig:
-    """Which batches are left out (moe_jax/guard.py)."""
-
-    factor: float | None  # standard deviations above the mean of the gradient norms before; None: none is left out
-    window: int  # how many norms before
-
-    def __post_init__(self):
-        _positive("guard", self, "factor", "window")
-
-
-@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     sequences: int  # held-out windows, in store order
     every_steps: int | None  # None: at the end only

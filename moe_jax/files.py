@@ -34,6 +34,31 @@ def write_atomic(path: epath.Path, data: bytes) -> None:
         raise
 
 
+def create(path: epath.Path, data: bytes) -> bool:
+    """Writes a file that is not there yet, whole; False where it is. Of several writers at once one is told True: by
+    link(2) on a local disk (NFS too), by ifGenerationMatch=0 on gs://. `data` must differ from writer to writer."""
+    if _is_remote(path):
+        import fsspec
+
+        try:
+            fsspec.filesystem("gs").pipe_file(os.fspath(path), data, mode="create")
+        except FileExistsError:
+            return path.read_bytes() == data  # ours, where only the answer to the first try was lost
+        return True
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def write_json(path: epath.Path, value: Any) -> None:
     """As write_atomic. Raises ValueError on NaN and infinities, which are no JSON."""
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -1,13 +1,12 @@
 """What a run was made with and on: versions, commit, devices."""
 
 import importlib.metadata
+import os
 import platform
 import socket
 import subprocess
 from pathlib import Path
 from typing import Any
-
-import jax
 
 _PACKAGES = ("moe_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
 
@@ -23,13 +22,14 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with `+` where files differ from it; None outside a checkout or without git."""
+    """The checkout's commit, with `+` where files differ from it; outside a checkout what MOE_JAX_COMMIT says, which
+    images and hosts set; None without either."""
     root = Path(__file__).resolve().parent.parent
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("MOE_JAX_COMMIT") or None
 
 
 def _git(root: Path, *args: str) -> str:
@@ -39,6 +39,8 @@ def _git(root: Path, *args: str) -> str:
 
 
 def devices() -> dict[str, Any]:
+    import jax  # not above: the launchers ask for the commit without it
+
     device = jax.devices()[0]
     return {
         "device": device.device_kind,

@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Trains one run of a sweep on this host and starts it again when it was preempted or crashed.
-#   tpu_scripts/run_host.sh gs://bucket/sweep n25m-d16b-g8-s0 [RESTARTS]
-# Codes: 75 (asked to stop) and 128 and above (killed) are started again, at most RESTARTS times (default 100);
-# 0 (done), 1 (failed), 2 (bad input) and 3 (diverged) end it.
+# Trains one job of a sweep on this host, and starts it again where that helps. On a pod every host runs it.
+#   [RESTARTS=20] tpu_scripts/run_host.sh gs://bucket/sweep --run=n25m-d16b-g8-s0
+# What stands behind the workdir are flags of `moe-jax train`. Codes, as for every launcher (launchers/restarts.py):
+# 0 (done), 2 (bad input) and 3 (diverged) end it; anything else is started again, at most RESTARTS times. When this
+# script is asked to stop (SIGTERM, SIGINT), it passes that on and ends with the code of the training, 75.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-  echo "usage: $0 WORKDIR RUN [RESTARTS]" >&2
+  echo "usage: $0 WORKDIR FLAG…" >&2
   exit 2
 fi
-workdir=$1 run=$2 restarts=${3:-100}
+workdir=$1 restarts=${RESTARTS:-20}
+shift
 cd "$(dirname "$0")/.."
+# shellcheck source-path=SCRIPTDIR source=waiting.sh
+source tpu_scripts/waiting.sh
+export JAX_PLATFORMS=${JAX_PLATFORMS:-tpu,cpu} # never on the CPU alone
 
+command=(.venv/bin/python -m moe_jax.train --multihost "--workdir=$workdir" "$@")
 for ((start = 0; start <= restarts; start++)); do
-  command=(.venv/bin/python -m moe_jax.train "--workdir=$workdir" "--run=$run")
   printf '+'; printf ' %q' "${command[@]}"; printf '   (start %d)\n' "$((start + 1))"
-  code=0
-  "${command[@]}" || code=$?
-  if [ "$code" -ne 75 ] && [ "$code" -lt 128 ]; then
-    exit "$code"
-  fi
+  run_and_wait "${command[@]}"
+  case $code in 0 | 2 | 3) exit "$code" ;; esac
+  if [ "$signals" -gt 0 ]; then exit "$code"; fi
   echo "ended with code $code; it goes on from its last checkpoint"
 done
-echo "$run: $restarts restarts did not finish it" >&2
+echo "$*: $restarts restarts did not finish it" >&2
 exit "$code"

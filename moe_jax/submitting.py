@@ -1,0 +1,170 @@
+"""Which jobs of a sweep are to be submitted, and giving them to a launcher, each once."""
+
+import dataclasses
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from moe_jax import jobs as jobs_lib
+from moe_jax.errors import UserError, WorkFailed
+from moe_jax.jobs import Job
+from moe_jax.launchers import remote
+from moe_jax.launchers.remote import Launcher
+from moe_jax.submission import SUBMITTING, Record, Submission, Ticket, ticket
+from moe_jax.tables import one_line
+from moe_jax.workdir import Manifest, Workdir, state_of
+
+Say = Callable[[str], None]
+
+_READERS = 64
+_WORST_FIRST = ("running", "damaged", "failed", "stale", "queued")
+_RETRIED = ("damaged", "failed", "stale")
+
+
+@dataclasses.dataclass(frozen=True)
+class JobState:
+    """What the files of a job's runs say."""
+
+    job: Job
+    state: str  # of workdir.STATES
+    open_runs: tuple[str, ...]  # without a result
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is submitted, and why the rest is not."""
+
+    tickets: list[Ticket]
+    left_alone: list[str]
+
+
+def job_states(workdir: Workdir, manifest: Manifest) -> list[JobState]:
+    """Every job of a sweep as its files say, with its trunk and branches in one."""
+    now = time.time()
+
+    def look(job: Job) -> JobState:
+        runs = [state_of(run, workdir.run_dir(run.name), now) for run in job.runs]
+        left = [s for s in runs if s.result is None]
+        if not left:
+            word = "diverged" if any(s.state == "diverged" for s in runs) else "done"
+            return JobState(job, word, (), "")
+        if job.is_trunk:
+            trunk = jobs_lib.trunk_state(job.trunk, workdir, now)
+            left += [trunk] if trunk.state in _WORST_FIRST else []
+        worst = min(left, key=lambda s: _WORST_FIRST.index(s.state))
+        return JobState(job, worst.state, tuple(s.name for s in runs if s.result is None), worst.sentence)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(look, jobs_lib.jobs(manifest.runs, apart=False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """What is submitted although it was before."""
+
+    failed: bool = False  # what failed, was damaged, gives no sign of life, or whose batch is lost
+    names: tuple[str, ...] = ()  # these jobs in any case
+
+
+def choose(
+    workdir: Workdir, manifest: Manifest, records: dict[str, Record], again: Again,
+    lost: Callable[[list[str]], set[str]], waits: bool = False,
+) -> Choice:  # fmt: skip
+    """Jobs without a result that no launcher has, and those of `again`. `lost` says which batches will do nothing any
+    more; with `waits` a run that somebody trains without a launcher is taken too. Raises UserError where `again` names
+    what there is not."""
+    states = job_states(workdir, manifest)
+    _check_names(again.names, states)
+    given = {s.job.name: records[s.job.name] for s in states if s.open_runs and s.job.name in records}
+    batches = {record.batch for record in given.values() if record.state != SUBMITTING}
+    dead = lost(sorted(batches)) if again.failed and batches else set()
+    tickets, said, left = [], [], Counter()
+    for seen in states:
+        record = given.get(seen.job.name)
+        why_not = None if seen.job.name in again.names else _why_not(seen, record, again.failed, dead, waits)
+        if why_not is None:
+            tickets.append(ticket(manifest.sweep, seen.job, record))
+        elif why_not in _RETRIED:
+            said.append(
+                f"{seen.job.name}: {why_not} ({one_line(seen.sentence) or 'no sign of life'}); submitted before as "
+                f"{record.id}, --retry_failed submits it again"
+            )
+        else:
+            left[why_not] += 1
+    if left:
+        said.append(f"left alone: {', '.join(f'{n:,} {why}' for why, n in left.items())}")
+    return Choice(tickets, said)
+
+
+def _why_not(seen: JobState, record: Record | None, retry_failed: bool, dead: set[str], waits: bool) -> str | None:
+    """The state for which a job is left alone; None: it is to be submitted."""
+    if not seen.open_runs or (record is None and seen.state == "running" and not waits):
+        return seen.state
+    if record is None or record.is_abandoned:
+        return None
+    if retry_failed and (seen.state in _RETRIED or record.batch in dead):
+        return None
+    if seen.state in _RETRIED or seen.state == "running":
+        return seen.state
+    # Where the grid was extended since, and what was submitted is done, its trunk has new branches.
+    return "queued" if set(seen.open_runs) & set(record.runs) else None
+
+
+def _check_names(names: Sequence[str], states: Sequence[JobState]) -> None:
+    known = {seen.job.name: seen for seen in states}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--retry={name}: the sweep has no such job; jobs are called as their run or trunk")
+        if not known[name].open_runs:
+            raise UserError(
+                f"--retry={name}: is {known[name].state}; moe-jax sweep --rerun={name} would train it again"
+            )
+
+
+def submit(
+    launcher: Launcher, kind: str, batches: Sequence[Sequence[Ticket]], submission: Submission, say: Say
+) -> None:
+    """Claims each batch, gives it to the launcher and notes that it has it; the first failure ends it (WorkFailed)."""
+    for line in launcher.preparation():
+        say(f"+ {shlex.join(line)}")
+        code, output = remote.call(line)
+        if code != 0:
+            raise WorkFailed(remote.failure(line[0], code, output))
+    done, total = 0, sum(map(len, batches))
+    try:
+        for batch in batches:
+            done += len(batch)
+            name = launcher.name(batch)
+            if not _claim(batch, kind, name, submission):
+                say(f"[{done}/{total}] {name}: another submitter has it")
+                continue
+            try:
+                new = remote.launch(launcher, batch)
+            except WorkFailed as e:
+                for one in batch:
+                    submission.release(one)
+                raise WorkFailed(f"{e}; {done - len(batch)} of {total} jobs are queued; start again") from e
+            for one in batch:
+                submission.confirm(one, kind, name)
+            say(f"[{done}/{total}] {name}: {'queued' if new else 'is there already, so it counts as queued'}")
+    finally:
+        submission.summarise()
+
+
+def _claim(batch: Sequence[Ticket], kind: str, name: str, submission: Submission) -> bool:
+    """Takes a batch, or nothing of it where another submitter has it. Two that submit the same have the same batches,
+    so that its first job tells whose it is."""
+    claimed: list[Ticket] = []
+    for one in batch:
+        if submission.claim(one, kind, name):
+            claimed.append(one)
+            continue
+        for other in claimed:
+            submission.release(other)
+        if claimed:
+            raise WorkFailed(f"{one.job.name}: another submitter takes these jobs now; start again when it is through")
+        return False
+    return True
