@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -25,10 +25,12 @@ _NONE = -1  # no step
 
 
 class Checkpoints:
-    """The checkpoints of one run. `say` gets one sentence for whatever is skipped."""
+    """The checkpoints of one run: the newest `keep`, and the steps in `always`. `say` gets one sentence for whatever is
+    skipped."""
 
-    def __init__(self, folder: epath.Path, keep: int, say: Callable[[str], None] = print):
+    def __init__(self, folder: epath.Path, keep: int, say: Callable[[str], None] = print, always: Collection[int] = ()):
         self._folder, self._keep, self._say = files.absolute(folder), keep, say  # Orbax refuses relative paths
+        self._always = frozenset(always)
         self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._finishing: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -63,16 +65,18 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
-    def restore(self, abstract_state: TrainState) -> tuple[TrainState, int] | None:
-        """(state, step) of the newest step that is whole, laid out as `abstract_state` says; None where there is
-        none. Of several processes the first looks, and all restore what it has found whole."""
-        step = processes.first_says(self._newest_whole_step() if processes.is_first() else _NONE)
+    def restore(self, abstract_state: TrainState, at_most: int | None = None) -> tuple[TrainState, int] | None:
+        """(state, step) of the newest step (not above `at_most`) that is whole, laid out as `abstract_state` says; None
+        where there is none. Of several processes the first looks, and all restore what it has found whole."""
+        step = processes.first_says(self._newest_whole_step(at_most) if processes.is_first() else _NONE)
         if step == _NONE:
             return None
         return self._orbax.restore(self._folder / str(step), args=ocp.args.StandardRestore(abstract_state)), step
 
-    def _newest_whole_step(self) -> int:
+    def _newest_whole_step(self, at_most: int | None) -> int:
         for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
             if (wrong := self._what_is_wrong(step)) is None:
                 return step
             self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
@@ -120,11 +124,13 @@ class Checkpoints:
         return None
 
     def _retire(self) -> None:
-        """Removes all but the newest `keep` steps, and what saves that were killed have left."""
+        """Removes all but the newest `keep` steps and those to be kept always, and what saves that were killed have
+        left."""
         steps = self.steps()
-        for step in steps[: -self._keep]:
-            self._remove(step)
-        kept = {str(s) for s in steps[-self._keep :]}
+        kept = {str(s) for s in steps if s in self._always or s in steps[-self._keep :]}
+        for step in steps:
+            if str(step) not in kept:
+                self._remove(step)
         for path in self._folder.iterdir():
             if path.is_dir() and path.name not in kept:
                 _remove_tree(path)

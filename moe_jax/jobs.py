@@ -2,9 +2,9 @@
 
 With schedule `wsd`, runs that differ in D alone have all steps in common up to where the first of their rates begins to
 fall. These are trained once, as their trunk, W/trunks/<name>/, which keeps a checkpoint at each step where a branch
-leaves (`Config.decay_start`); a branch starts from there and equals, to the bit, the same run trained alone. A trunk only
-goes forward: a branch whose point it has passed without saving it, because the grid was extended later, starts from
-the newest checkpoint before it, or from its seed.
+leaves (`Config.decay_start`); a branch starts from there and equals, to the bit, the same run trained alone. A trunk
+only goes forward: a branch whose point it has passed without saving it, because the grid was extended later, starts
+from the newest checkpoint before it, or from its seed.
 """
 
 import dataclasses
@@ -45,8 +45,8 @@ class Trunk:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One process, `moe-jax train --workdir=W` with `flags`. Its exit code is that of `train`; started again, it goes on
-    where it was."""
+    """One process, `moe-jax train --workdir=W` with `flags`; its exit code is that of `train`, and started again it
+    goes on where it was."""
 
     name: str  # the run's or the trunk's; unique in the sweep
     flags: tuple[str, ...]

@@ -86,12 +86,13 @@ class Recorder:
             self.flush()
             self._thread.start()
 
-    def resume(self, step: int, log_every_steps: int) -> int:
-        """Keeps the logged steps before `step`; what was logged after the checkpoint is logged again.
+    def resume(self, step: int, log_every_steps: int, trunk: RunDir | None = None) -> int:
+        """Keeps the logged steps before `step`; what was logged after the checkpoint is logged again. A run that begins
+        from its `trunk` at that step takes the trunk's.
 
         Gives the number of steps that should be there and are not."""
         with self._lock:
-            self._lines = [line for line in self._folder.read_metrics() if line["step"] < step]
+            self._lines = [line for line in (trunk or self._folder).read_metrics() if line["step"] < step]
             lost = set(range(0, step, log_every_steps)) - {line["step"] for line in self._lines}
             loss = self._lines[-1]["loss"] if self._lines else None
             self._beat |= {"step": step, "tokens": step * self._batch_tokens, "loss": loss}

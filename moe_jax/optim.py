@@ -30,9 +30,9 @@ def schedule_of(config: Config) -> Schedule:
 
 
 def learning_rate(config: OptimConfig, schedule: Schedule, step: jax.Array) -> jax.Array:
-    """float32 rate of update `step` (from 0): a linear warm-up, rate · (step + 1) / warmup; then, from decay_start on, a
-    fall that would reach final_fraction at update `steps`: half a cosine (krajewski2024's scheduler, from the end of the
-    warm-up), or with wsd a line, before which the rate is stable.
+    """float32 rate of update `step` (from 0): a linear warm-up, rate · (step + 1) / warmup; then, from decay_start on,
+    a fall that would reach final_fraction at update `steps`: half a cosine (krajewski2024's scheduler, from the end of
+    the warm-up), or with wsd a line, before which the rate is stable.
 
     Updates before decay_start do not depend on `steps`: the trunk's are the branches' own, to the bit."""
     step, warmup, start, steps = (

@@ -23,6 +23,8 @@ def main(argv: Sequence[str]) -> int:
         help="folder or gs:// of the sweep; the run's files are under W/runs/NAME",
     )
     parser.add_argument("--run", metavar="NAME", help="a run of the sweep in W, instead of --config")
+    parser.add_argument("--trunk", metavar="NAME", help="a trunk of the sweep in W (schedule wsd), instead of --config")
+    parser.add_argument("--branches", action="store_true", help="with --trunk: then each of its branches, too")
     parser.add_argument(
         "--heartbeat_seconds", type=float, default=30.0, metavar="S", help="between signs of life (default 30)"
     )
@@ -32,43 +34,59 @@ def main(argv: Sequence[str]) -> int:
     _add_process_flags(parser)
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
-    if bool(config_args) == bool(flags.run):
-        raise UserError("give a config file (--config=configs/smoke.py) or a run of the workdir's sweep (--run=NAME)")
+    if bool(config_args) + bool(flags.run) + bool(flags.trunk) != 1:
+        raise UserError(
+            "give a config file (--config=configs/smoke.py), or of the workdir's sweep a run (--run=NAME) or a trunk "
+            "(--trunk=NAME)"
+        )
+    if flags.branches and not flags.trunk:
+        raise UserError("--branches: are those of a trunk; give --trunk=NAME")
 
-    from moe_jax import planning, processes
+    from moe_jax import jobs, planning, processes
     from moe_jax.workdir import Workdir
 
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
     workdir = Workdir(flags.workdir)
-    if flags.run:
-        manifest = workdir.existing_manifest()
-        planned = manifest.run(flags.run)
-        store = planning.reopen_store(manifest)
-    else:
+    trunk = None
+    if config_args:
         file = configfile.load(config_args)
         manifest, runs, store = planning.enter(file, workdir, whole_grid=False, writes=processes.is_first())
-        planned = manifest.run(runs[0].name)
+        planned = [manifest.run(runs[0].name)]
+    else:
+        manifest = workdir.existing_manifest()
+        store = planning.reopen_store(manifest)
+        trunk = jobs.trunk_called(manifest.runs, flags.trunk) if flags.trunk else None
+        planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else []
 
     use_compilation_cache()
     from moe_jax import checkpoint, training
     from moe_jax.progress import Display, describe
 
     checkpoint.say_errors_once()
+    results = []
     with Display() as display:
 
-        def show(beat):
-            last = beat["step"] == beat["steps"]
-            display.update(planned.name, beat["step"], beat["steps"], describe(beat), now=last or beat["step"] == 1)
+        def options(name: str) -> training.Options:
+            def show(beat):
+                last = beat["step"] == beat["steps"]
+                display.update(name, beat["step"], beat["steps"], describe(beat), now=last or beat["step"] == 1)
 
-        options = training.Options(display.say, show, flags.heartbeat_seconds, flags.stop_with_parent)
-        if not processes.is_first():
-            options = dataclasses.replace(options, say=lambda sentence: None, on_step=lambda beat: None)
-        result = training.train(planned, workdir.run_dir(planned.name), store, manifest.store, options)
+            shown = training.Options(display.say, show, flags.heartbeat_seconds, flags.stop_with_parent)
+            silent = dataclasses.replace(shown, say=lambda sentence: None, on_step=lambda beat: None)
+            return shown if processes.is_first() else silent
+
+        if trunk is not None:
+            results.append(training.train_trunk(trunk, workdir, store, manifest.store, options(trunk.name)))
+        for run in planned:
+            of = jobs.trunk_of(manifest.runs, run.name)
+            start = None if of is None else workdir.trunk_dir(of.name)
+            folder = workdir.run_dir(run.name)
+            results.append(training.train(run, folder, store, manifest.store, options(run.name), start))
     if processes.is_first():
-        print(_summary(result))
-    return errors.DONE if result["status"] == "done" else errors.DIVERGED
+        print("\n".join(map(_summary, results)))
+    return errors.DONE if all(r["status"] == "done" for r in results) else errors.DIVERGED
 
 
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +119,10 @@ def use_compilation_cache() -> None:
 
 
 def _summary(result: dict) -> str:
+    if "eval_loss" not in result:
+        if result["status"] == "done":
+            return f"{result['name']}: done, {result['steps']} steps for its branches to start from"
+        return f"{result['name']}: diverged, the loss of step {result['steps']} is not finite"
     if result["status"] == "diverged":
         good = result["last_good_checkpoint"]
         kept = f"the last good checkpoint is of step {good}" if good is not None else "there is no checkpoint before it"

@@ -3,7 +3,8 @@
 Where a run begins, in order of preference:
   1. it has a result: nothing is done;
   2. it has a checkpoint whose digests match: from there, metrics.jsonl cut to the steps before;
-  3. from the seed.
+  3. its trunk has one, at the step where the run branches off or before: from there, with the trunk's metrics so far;
+  4. from the seed.
 """
 
 import contextlib
@@ -22,10 +23,11 @@ from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
 from moe_jax.data.prefetch import Prefetcher
 from moe_jax.data.store import Store
+from moe_jax.jobs import Trunk
 from moe_jax.metrics import Recorder
 from moe_jax.stopping import StopRequest
 from moe_jax.trainer import Trainer, TrainState, window_means
-from moe_jax.workdir import PlannedRun, RunDir, StoreIdentity
+from moe_jax.workdir import PlannedRun, RunDir, StoreIdentity, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +42,48 @@ class Options:
 
 
 def train(
-    planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options
-) -> dict[str, Any]:
-    """Trains the run to its end, from wherever it is, and gives its result, which is then on disk.
+    planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options,
+    trunk: RunDir | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Trains the run to its end, from wherever it is or from its trunk's folder, and gives its result, which is then on
+    disk.
 
     Raises Stopped (saved; start again), UserError for what cannot be trained, OSError for a full disk and the like. A
     non-finite loss is a result too, with `status` "diverged"."""
-    finished = _finished(folder, options.say)
-    if finished is not None:
-        return finished
+
+    def run(batches: Batches, mesh: Any, attempt: int) -> _Run:
+        return _Run(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
+
+    return _go(planned, folder, store, options, lambda: _finished(folder, options.say), run)
+
+
+def train_trunk(
+    trunk: Trunk, workdir: Workdir, store: Store, identity: StoreIdentity, options: Options
+) -> dict[str, Any]:
+    """Trains a trunk up to the last point that a branch without a result needs; as `train`, but a trunk has no result.
+    Gives its name, status and steps."""
+    planned, folder = trunk.planned, workdir.trunk_dir(trunk.name)
+
+    def finished() -> dict[str, Any] | None:
+        saved = max(folder.saved_steps(), default=0)
+        if processes.first_says(saved < trunk.end(workdir)):
+            return None
+        return {"name": trunk.name, "status": "done", "steps": saved}
+
+    def run(batches: Batches, mesh: Any, attempt: int) -> _Run:
+        end = processes.first_says(trunk.end(workdir))
+        return _TrunkRun(planned, folder, store, identity, batches, mesh, attempt, options, end, always=trunk.points)
+
+    return _go(planned, folder, store, options, finished, run)
+
+
+def _go(
+    planned: PlannedRun, folder: RunDir, store: Store, options: Options,
+    finished: Callable[[], dict[str, Any] | None], make: Callable[[Batches, Any, int], "_Run"],
+) -> dict[str, Any]:  # fmt: skip
+    """One attempt at what is not `finished`, by one process at a time, noted in the folder."""
+    if (result := finished()) is not None:
+        return result
     config = planned.config
     batches = windows.training_batches(config, store)
     mesh = sharding.make_mesh(config.mesh, options.devices)
@@ -57,15 +92,15 @@ def train(
     if writes:
         folder.create()
     with _only_one(folder):
-        finished = _finished(folder, options.say)  # another process may have come first
-        if finished is not None:
-            return finished
+        if (result := finished()) is not None:  # another process may have come first
+            return result
         attempt = folder.begin_attempt() if writes else 0
-        run = _Run(planned, folder, store, identity, batches, mesh, attempt, options)
+        run = make(batches, mesh, attempt)
         code, sentence = errors.FAILED, ""
         try:
             result = run.go()
             code = errors.DONE if result["status"] == "done" else errors.DIVERGED
+            sentence = "" if code == errors.DONE else f"the loss is not finite at step {result['steps']}"
             return result
         except errors.UserError as e:
             code, sentence = e.code, str(e)
@@ -108,21 +143,26 @@ def _only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
 
 
 class _Run:
+    """A run up to step `last`; `trunk` is the folder that it may begin from, `always` the steps whose checkpoint is
+    made in any case, and kept."""
+
     def __init__(
         self, planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, batches: Batches, mesh: Any,
-        attempt: int, options: Options,
+        attempt: int, options: Options, last: int, trunk: RunDir | None = None, always: Sequence[int] = (),
     ):  # fmt: skip
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
+        self.last, self.always = last, frozenset(always)
+        self.trunk, self.branched_at = trunk, 0
         self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
         self.writes = processes.is_first()
         self.store = store
         self.held_out = windows.held_out(self.config, store)
         self.recorder = Recorder(
-            folder, steps=self.config.steps, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
+            folder, steps=self.last, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
             flush_seconds=options.heartbeat_seconds,
         )  # fmt: skip
         self.times = self.recorder.times
-        self.checkpoints = Checkpoints(folder.checkpoints, self.config.checkpoint.keep, options.say)
+        self.checkpoints = Checkpoints(folder.checkpoints, self.config.checkpoint.keep, options.say, self.always)
         self.saved_step: int | None = None
 
     def go(self) -> dict[str, Any]:
@@ -134,9 +174,9 @@ class _Run:
                     sharding.Layout(self.mesh),
                     self.store.info.end_of_document,
                 )
-            self._write_run()
             self.options.say(self.trainer.parameter_table())
             state, first = self._begin()
+            self._write_run()
             try:
                 with self.times.spent_on("train"):
                     state = self._steps(state, first, stop)
@@ -148,15 +188,21 @@ class _Run:
         self.recorder.phase("restoring")
         with self.times.spent_on("checkpoint"):
             restored = self.checkpoints.restore(self.trainer.abstract_state)
+            branched = self._from_trunk() if restored is None else None
         if restored is not None:
             state, step = restored
-            self.saved_step = step
-            self.options.say(f"{self.planned.name}: goes on at step {step} of {self.config.steps}")
+            self.saved_step, self.branched_at = step, self._noted_branching()
+            self.options.say(f"{self.planned.name}: goes on at step {step} of {self.last}")
+        elif branched is not None:
+            state, step = branched
+            self.branched_at = step
+            self.options.say(f"{self.planned.name}: branches off {self.trunk.name} at step {step} of {self.last}")
         else:
             with self.times.spent_on("compile"):
                 self.recorder.phase("compiling")
                 state, step = self.trainer.init(self.config.seed), 0
-        if lost := self.recorder.resume(step, self.config.train.log_every_steps):
+        logged_in = None if branched is None else self.trunk
+        if lost := self.recorder.resume(step, self.config.train.log_every_steps, logged_in):
             self.options.say(
                 f"{self.folder.metrics}: is damaged, {lost} logged steps are lost; the training is not affected"
             )
@@ -164,9 +210,25 @@ class _Run:
             self.recorder.open_tensorboard(step)
         return state, step
 
+    def _from_trunk(self) -> tuple[TrainState, int] | None:
+        """(state, step) of the trunk's newest checkpoint that is on this run's path."""
+        if self.trunk is None:
+            return None
+        checkpoints = Checkpoints(self.trunk.checkpoints, self.config.checkpoint.keep, self.options.say)
+        try:
+            return checkpoints.restore(self.trainer.abstract_state, at_most=self.config.decay_start)
+        finally:
+            checkpoints.close()
+
+    def _noted_branching(self) -> int:
+        """The step at which an earlier start branched off, as run.json says."""
+        with contextlib.suppress(files.DamagedFile):
+            return int((self.folder.run() or {}).get("branched_at") or 0)
+        return 0
+
     def _steps(self, state: TrainState, first: int, stop: StopRequest) -> TrainState:
         """Launches step n, then reads the metrics of n − 1: the device never waits for the host."""
-        config, last = self.config, self.config.steps
+        config, last = self.config, self.last
         schedule = optim.schedule_of(config)
         pending: tuple[int, Any] | None = None
         saved_at = time.monotonic()
@@ -182,7 +244,7 @@ class _Run:
                 asked = stop.asked(done)
                 evaluate = config.eval.every_steps is not None and done % config.eval.every_steps == 0
                 save = asked or self._due(done, saved_at)
-                if done < last and (evaluate or save):
+                if done < config.steps and (evaluate or save):
                     self._observe(*pending, log=evaluate)  # nothing that is not finite is ever saved
                     pending = None
                     if evaluate:  # before saving: a resumed run starts after this step and would not come back to it
@@ -199,6 +261,8 @@ class _Run:
 
     def _due(self, done: int, saved_at: float) -> bool:
         every = self.config.checkpoint
+        if done in self.always:
+            return True
         if every.every_steps is not None and done % every.every_steps == 0:
             return True
         if every.every_minutes is None:
@@ -232,8 +296,7 @@ class _Run:
         self.recorder.flush(metrics=True)
         processes.together("stopped")  # none may leave while another is still writing: it would be taken for dead
         raise errors.Stopped(
-            f"{self.planned.name}: stopped at step {step} of {self.config.steps} and saved; "
-            "the same command goes on there"
+            f"{self.planned.name}: stopped at step {step} of {self.last} and saved; the same command goes on there"
         )
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
@@ -269,8 +332,8 @@ class _Run:
             **evaluated,
             "train_loss": means["loss"],
             "tokens": steps * self.config.batch_tokens,
-            "own_tokens": steps * self.config.batch_tokens,
-            "trunk": None,
+            "own_tokens": (steps - self.branched_at) * self.config.batch_tokens,
+            "trunk": self.trunk.name if self.branched_at else None,
             "dropped_fraction": means["dropped_fraction"],
             "skipped_steps": None if state is None or state.guard is None else int(state.guard.skipped),
             "max_over_mean_load": self.recorder.last("max_over_mean_load"),
@@ -284,8 +347,8 @@ class _Run:
             **{k: devices[k] for k in ("device", "n_devices")},
         }
         if diverged_step is not None:
-            good = self.checkpoints.steps()
-            result |= {"diverged_step": diverged_step, "last_good_checkpoint": good[-1] if good else None}
+            good = self.checkpoints.steps() or ([self.branched_at] if self.branched_at else [None])
+            result |= {"diverged_step": diverged_step, "last_good_checkpoint": good[-1]}
         if self.writes:
             self.folder.write_result(result)
         processes.together("finished")  # as in _stop
@@ -310,6 +373,7 @@ class _Run:
                 "config": config_lib.to_dict(self.config),
                 "config_hash": self.planned.config_hash,
                 "counts": self.planned.counts,
+                "branched_at": self.branched_at,
                 "store": dataclasses.asdict(self.identity)
                 | {"vocabulary": self.store.info.vocabulary, "end_of_document": self.store.info.end_of_document},
                 "mesh": dict(self.mesh.shape),
@@ -318,6 +382,19 @@ class _Run:
                 "versions": provenance.versions(),
             }
         )
+
+
+class _TrunkRun(_Run):
+    """A trunk: what it leaves is in its checkpoints."""
+
+    def _finish(self, state: TrainState | None, diverged_step: int | None) -> dict[str, Any]:
+        with self.times.spent_on("checkpoint"):
+            self.checkpoints.close()
+        self.recorder.phase("done" if diverged_step is None else "diverged")
+        self.recorder.flush(metrics=True)
+        processes.together("finished")
+        status, steps = ("done", self.last) if diverged_step is None else ("diverged", diverged_step)
+        return {"name": self.planned.name, "status": status, "steps": steps}
 
 
 class _NotFiniteError(Exception):

@@ -1,0 +1,147 @@
+"""Runs that differ in D alone share their trunk, and end with the bits of the same runs trained alone."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import pytest
+
+from moe_jax import configfile, errors, jobs, planning, training
+from moe_jax.workdir import Workdir
+
+# Times, rates and attempts differ from start to start; trunk and own_tokens say how it was trained. Nothing else may.
+DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu", "trunk", "own_tokens"}
+BATCH = 256
+LONG, SHORT = 30, 15  # steps; a fifth of them is the decay, so the branches leave at 24 and 12
+WSD = [
+    "--config.optim.schedule=wsd", "--config.optim.decay_fraction=0.2", "--config.optim.warmup_fraction=None",
+    f"--config.optim.warmup_tokens={3 * BATCH}", "--config.eval.every_steps=12", "--config.checkpoint.keep=1",
+    "--config.checkpoint.every_steps=4", "--config.train.log_every_steps=2",
+]  # fmt: skip
+
+
+class Sweep:
+    """A grid of these D (in steps) in a folder, trained in this process on one of its devices."""
+
+    def __init__(self, store, path, *steps, flags=()):
+        file = configfile.load(["--config=configs/smoke.py:tiny", f"--config.data.store={store}", *WSD, *flags])
+        file = dataclasses.replace(file, cells=[{"train.tokens": s * BATCH, "name": f"d{s}"} for s in steps])
+        self.workdir = Workdir(str(path))
+        self.manifest, _, self.store = planning.enter(file, self.workdir, whole_grid=True)
+        self.said = []
+
+    def options(self, on_step=lambda beat: None):
+        return training.Options(say=self.said.append, on_step=on_step, devices=jax.devices()[:1])
+
+    @property
+    def trunk(self):
+        (trunk,) = jobs.trunks(self.manifest.runs)
+        return trunk
+
+    def train_trunk(self, on_step=lambda beat: None):
+        return training.train_trunk(self.trunk, self.workdir, self.store, self.manifest.store, self.options(on_step))
+
+    def train(self, steps, on_step=lambda beat: None, alone=False):
+        run, folder = self.manifest.run(f"d{steps}"), self.workdir.run_dir(f"d{steps}")
+        trunk = None if alone else self.workdir.trunk_dir(self.trunk.name)
+        training.train(run, folder, self.store, self.manifest.store, self.options(on_step), trunk)
+        return folder
+
+
+def outcome(folder):
+    """What a run leaves, without what may differ."""
+    result = {k: v for k, v in folder.result().items() if k not in DIFFERENT}
+    metrics = [{k: v for k, v in line.items() if k not in DIFFERENT} for line in folder.read_metrics()]
+    return json.dumps([result, metrics], sort_keys=True)
+
+
+def stop_at(step):
+    def stop(beat):
+        if beat["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return stop
+
+
+@pytest.fixture(scope="module")
+def alone(byte_store, tmp_path_factory):
+    """D in steps -> the outcome of the run that no trunk had a part in."""
+    sweep = Sweep(byte_store, tmp_path_factory.mktemp("alone"), SHORT, LONG)
+    folders = {steps: sweep.train(steps, alone=True) for steps in (SHORT, LONG)}
+    assert all(folder.result()["trunk"] is None for folder in folders.values())
+    return {steps: outcome(folder) for steps, folder in folders.items()}
+
+
+def test_branches_end_with_the_bits_of_runs_alone(byte_store, tmp_path, alone):
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
+    assert sweep.trunk.points == (12, 24)
+    assert sweep.train_trunk()["steps"] == 24
+    folder = sweep.workdir.trunk_dir(sweep.trunk.name)
+    assert {12, 24} <= set(folder.saved_steps()) and not folder.result_path.exists()
+    for steps, own in ((SHORT, 3), (LONG, 6)):
+        branch = sweep.train(steps)
+        assert outcome(branch) == alone[steps]
+        result = branch.result()
+        assert (result["tokens"], result["own_tokens"]) == (steps * BATCH, own * BATCH)
+        assert result["trunk"] == sweep.trunk.name
+    assert sweep.train_trunk(on_step=lambda beat: pytest.fail("trained again"))["status"] == "done"
+
+
+@pytest.mark.parametrize("stop", [5, 12, 13])
+def test_a_trunk_and_a_branch_that_were_stopped_end_with_the_same_bits(byte_store, tmp_path, alone, stop):
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
+    with pytest.raises(errors.Stopped, match=f"stopped at step .* of {24}"):
+        sweep.train_trunk(on_step=stop_at(stop))
+    sweep.train_trunk()
+    with pytest.raises(errors.Stopped, match="stopped at step"):
+        sweep.train(LONG, on_step=stop_at(26))
+    for steps in (SHORT, LONG):
+        assert outcome(sweep.train(steps)) == alone[steps]
+    assert sweep.workdir.run_dir(f"d{LONG}").result()["own_tokens"] == 6 * BATCH
+
+
+def test_a_branch_may_start_while_its_trunk_goes_on(byte_store, tmp_path, alone):
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
+    with pytest.raises(errors.Stopped):
+        sweep.train_trunk(on_step=stop_at(14))
+    ready = {job.name: jobs.is_ready(job, sweep.workdir) for job in jobs.jobs(sweep.manifest.runs)}
+    assert ready == {sweep.trunk.name: True, f"d{SHORT}": True, f"d{LONG}": False}
+    assert outcome(sweep.train(SHORT)) == alone[SHORT]
+
+
+def test_a_grid_that_is_extended_goes_on_with_its_trunk(byte_store, tmp_path, alone):
+    """A longer D prolongs the trunk; a D whose point the trunk has passed starts from what is before it."""
+    first = Sweep(byte_store, tmp_path, 5, SHORT)
+    first.train_trunk()
+    name = first.trunk.name
+    extended = Sweep(byte_store, tmp_path, 5, SHORT, 10, LONG)
+    assert extended.trunk.name == name
+    began = []
+    extended.train_trunk(on_step=lambda beat: began.append(beat["step"]))
+    assert began[0] == 13 and began[-1] == 24  # from the point of SHORT to that of LONG
+    for steps in (SHORT, LONG):
+        assert outcome(extended.train(steps)) == alone[steps]
+    late = extended.train(10).result()  # it leaves at 8, where nothing was kept; the one before is at 4
+    assert late["own_tokens"] == 6 * BATCH and late["trunk"] == name
+
+
+def test_a_damaged_point_costs_time_and_nothing_else(byte_store, tmp_path, alone):
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
+    sweep.train_trunk()
+    folder = sweep.workdir.trunk_dir(sweep.trunk.name)
+    (folder.checkpoints / "24" / "_CHECKPOINT_METADATA").write_text("{}")
+    branch = sweep.train(LONG)
+    assert any("24 is skipped" in str(s) for s in sweep.said)
+    assert outcome(branch) == alone[LONG]
+    assert branch.result()["own_tokens"] == (LONG - 12) * BATCH
+
+
+def test_a_trunk_that_diverges_lets_its_branches_diverge(byte_store, tmp_path):
+    flags = ["--config.optim.learning_rate=1e30", "--config.optim.clip_norm=None"]
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG, flags=flags)
+    assert sweep.train_trunk()["status"] == "diverged"
+    assert jobs.trunk_state(sweep.trunk, sweep.workdir, 0.0).state == "diverged"
+    assert all(jobs.is_ready(job, sweep.workdir) for job in jobs.jobs(sweep.manifest.runs))
+    assert sweep.train(SHORT).result()["status"] == "diverged"
