@@ -3,13 +3,19 @@
 import dataclasses
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import pytest
 
 from moe_jax import configfile, errors, jobs, planning, train, training
 from moe_jax.workdir import Workdir
+from tests.conftest import ROOT, child_environment
 
 # Times, rates and attempts differ from start to start; trunk and own_tokens say how it was trained. Nothing else may.
 DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu", "trunk", "own_tokens"}
@@ -152,3 +158,73 @@ def test_a_trunk_that_diverges_lets_its_branches_diverge(byte_store, tmp_path):
     assert jobs.trunk_state(sweep.trunk, sweep.workdir, 0.0).state == "diverged"
     assert all(jobs.is_ready(job, sweep.workdir) for job in jobs.jobs(sweep.manifest.runs))
     assert sweep.train(SHORT).result()["status"] == "diverged"
+
+
+CONFIG = """
+from configs import smoke
+from moe_jax import grid
+
+
+def get_config(arg=None):
+    config = smoke.get_config("tiny")
+    config.optim.update(schedule="wsd", decay_fraction=0.2, warmup_fraction=None, warmup_tokens=768)
+    config.checkpoint.update(every_steps=8, keep=1)
+    return config
+
+
+def get_grid(arg=None):
+    return grid.product(grid.axis("train.tokens", [15 * 256, 60 * 256]), grid.axis("seed", [0, 1]))
+"""
+
+
+def sweep_process(config, store, workdir):
+    command = [sys.executable, "-m", "moe_jax.cli", "sweep", f"--config={config}", f"--config.data.store={store}"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", "--jobs=2"], cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_sweep_with_trunks_under_a_random_killer(byte_store, tmp_path):
+    """SIGKILL of the sweep or of one of its children, again and again: each run has one result in the end, and it is
+    that of an undisturbed sweep."""
+    config = tmp_path / "branching.py"
+    config.write_text(CONFIG)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    process = sweep_process(config, byte_store, calm)
+    began = time.monotonic()
+    said = process.communicate(timeout=600)[0]
+    assert process.returncode == errors.DONE, said
+    longest = (time.monotonic() - began) / 4
+    rng, kills, rounds = random.Random(0), 0, 0
+    while True:
+        rounds += 1
+        assert rounds < 40, said
+        process = sweep_process(config, byte_store, killed)
+        until = time.monotonic() + (rng.uniform(1, longest) if kills < 10 else 600)
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        if process.poll() is None:
+            children = children_of(process.pid)
+            os.kill(rng.choice([process.pid, *children]), signal.SIGKILL)
+            kills += 1
+            if process.poll() is None and rng.random() < 0.5:
+                process.kill()
+        said = process.communicate(timeout=600)[0]
+        if process.returncode == errors.DONE:
+            break
+    assert kills >= 4
+    wanted, found = (sorted(path.glob("runs/*")) for path in (calm, killed))
+    assert [p.name for p in found] == [p.name for p in wanted] and len(found) == 4
+    for one, other in zip(found, wanted, strict=True):
+        results = [Workdir(str(path.parent.parent)).run_dir(path.name) for path in (one, other)]
+        assert outcome(results[0]) == outcome(results[1])
+        for field in ("own_tokens", "trunk"):
+            assert results[0].result()[field] == results[1].result()[field] is not None
+    attempts = [json.loads(p.read_text()) for p in killed.glob("*/*/attempts/*.json")]
+    assert len(attempts) > 6  # jobs

@@ -1,7 +1,8 @@
-"""Runs of a sweep on this machine, one process each, so that a crash or an out-of-memory ends one run only.
+"""The jobs of a sweep on this machine, one process each, so that a crash or an out-of-memory ends one job only.
 
 State lives in the workdir alone: a sweep that is killed and started again sees there what is done, and a run that
-another process on this machine is training (its lock says so) is waited for, not trained twice.
+another process on this machine is training (its lock says so) is waited for, not trained twice. A branch starts as soon
+as its trunk has saved the step where it leaves.
 """
 
 import dataclasses
@@ -15,19 +16,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from moe_jax import errors
+from moe_jax import errors, jobs
+from moe_jax.jobs import Job
 from moe_jax.progress import Display, describe
 from moe_jax.tables import duration
 from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
 
 _POLL_SECONDS = 0.2
+_LOOK_SECONDS = 1.0  # between looks at the files of what might be started
 _HEARTBEAT_SECONDS = 1.0  # what the bars show comes from the children's heartbeats
 _STOP_SECONDS = 60.0
 
 
 @dataclasses.dataclass
 class _Child:
-    run: PlannedRun
+    job: Job
     folder: RunDir
     process: subprocess.Popen
     log: IO[bytes]
@@ -36,16 +39,19 @@ class _Child:
 
 
 class LocalLauncher:
-    """Trains `runs`, `jobs` at a time."""
+    """Trains `runs` of the workdir's sweep, and the trunks that they branch from, `jobs` at a time."""
 
     def __init__(self, workdir: Workdir, runs: Sequence[PlannedRun], jobs: int, display: Display):
-        self._workdir, self._runs, self._jobs, self._display = workdir, runs, jobs, display
+        self._workdir, self._runs, self._at_once, self._display = workdir, runs, jobs, display
+        self._jobs = _jobs_of(workdir, runs)
+        self._left: list[Job] = []  # not done, not tried
         self._children: list[_Child] = []
         self._tried: set[str] = set()
+        self._failed: dict[str, str] = {}  # trunk -> why
         self._started_at = time.monotonic()
 
     def go(self) -> list[RunState]:
-        """Every run that has no result is started once. Gives the states in the end.
+        """Every job that is not done is started once. Gives the runs' states in the end.
 
         Raises Stopped on SIGTERM or SIGINT, after the children have saved."""
         old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -65,43 +71,64 @@ class LocalLauncher:
     def _loop(self) -> list[RunState]:
         states = {state.name: state for state in self._states()}
         at_start = sum(s.result is not None for s in states.values())
-        open_runs = [run for run in self._runs if states[run.name].result is None]
-        while open_runs or self._children:
-            self._reap(states)
-            open_runs = [r for r in open_runs if r.name not in self._tried and not self._done_elsewhere(r, states)]
-            for run in open_runs:
-                if len(self._children) >= self._jobs:
-                    break
-                folder = self._workdir.run_dir(run.name)
-                if folder.is_locked():
-                    self._display.update(run.name, 0, run.config.steps, "another process trains it; waiting")
-                else:
-                    self._start(run, folder)
+        self._left = [job for job in self._jobs if not self._done(job, states)]
+        looked = -_LOOK_SECONDS
+        while self._left or self._children:
+            ended = self._reap(states)
+            self._left = [job for job in self._left if job.waits_for not in self._failed]
+            if len(self._children) < self._at_once and (ended or time.monotonic() - looked >= _LOOK_SECONDS):
+                self._start_some(states)
+                looked = time.monotonic()
             self._show(states, at_start)
             time.sleep(_POLL_SECONDS)
         return self._states()
 
-    def _done_elsewhere(self, run: PlannedRun, states: dict[str, RunState]) -> bool:
-        """A run that another process finished while we waited for it."""
-        folder = self._workdir.run_dir(run.name)
-        if folder.is_locked() or not folder.result_path.exists():
-            return False
-        states[run.name] = state_of(run, folder, time.time())
-        self._display.remove(run.name)
-        return states[run.name].result is not None
+    def _start_some(self, states: dict[str, RunState]) -> None:
+        """Fills the places that are free; what another process has finished meanwhile is not started."""
+        for job in list(self._left):
+            if len(self._children) >= self._at_once:
+                break
+            folder = job.folder(self._workdir)
+            if folder.is_locked():
+                self._display.update(job.name, 0, job.last_step, "another process trains it; waiting")
+            elif self._done(job, states):
+                self._left.remove(job)
+                self._display.remove(job.name)
+            elif jobs.is_ready(job, self._workdir):
+                self._left.remove(job)
+                self._start(job, folder)
+
+    def _done(self, job: Job, states: dict[str, RunState]) -> bool:
+        """Whether there is nothing left to train; a run's state is looked up again where it has a result."""
+        if job.is_trunk:
+            return self._state(job).state in ("done", "diverged")
+        if states[job.name].result is None and job.folder(self._workdir).result_path.exists():
+            states[job.name] = self._state(job)
+        return states[job.name].result is not None
+
+    def _state(self, job: Job) -> RunState:
+        now = time.time()
+        if job.is_trunk:
+            return jobs.trunk_state(job.trunk, self._workdir, now)
+        return state_of(job.runs[0], job.folder(self._workdir), now)
 
     def _states(self) -> list[RunState]:
-        now = time.time()
-        return [state_of(run, self._workdir.run_dir(run.name), now) for run in self._runs]
+        return [self._with_reason(job, self._state(job)) for job in self._jobs if not job.is_trunk]
 
-    def _start(self, run: PlannedRun, folder: RunDir) -> None:
-        self._tried.add(run.name)
+    def _with_reason(self, job: Job, state: RunState) -> RunState:
+        why = self._failed.get(job.waits_for or "")
+        if why is None or state.result is not None:
+            return state
+        return dataclasses.replace(state, sentence=f"waits for its trunk {job.waits_for}, which failed: {why}")
+
+    def _start(self, job: Job, folder: RunDir) -> None:
+        self._tried.add(job.name)
         folder.create()
         attempts_before = len(folder.attempts())
         log_path = Path(folder.log) if "://" not in str(folder.log) else Path(tempfile.mkdtemp()) / "log.txt"
         log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
         command = [
-            sys.executable, "-m", "moe_jax.train", f"--workdir={self._workdir.path}", f"--run={run.name}",
+            sys.executable, "-m", "moe_jax.train", f"--workdir={self._workdir.path}", *job.flags,
             f"--heartbeat_seconds={_HEARTBEAT_SECONDS}", "--stop_with_parent",
         ]  # fmt: skip
         # Its standard input is a pipe from us: when we die, however we die, the child reads its end, saves and stops.
@@ -110,17 +137,21 @@ class LocalLauncher:
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        self._children.append(_Child(run, folder, process, log, log_path, attempts_before))
+        self._children.append(_Child(job, folder, process, log, log_path, attempts_before))
 
-    def _reap(self, states: dict[str, RunState]) -> None:
-        for child in list(self._children):
-            code = child.process.poll()
-            if code is None:
-                continue
+    def _reap(self, states: dict[str, RunState]) -> bool:
+        """Whether a child has ended."""
+        ended = [(child, code) for child in self._children if (code := child.process.poll()) is not None]
+        for child, code in ended:
             self._children.remove(child)
-            self._display.remove(child.run.name)
-            states[child.run.name] = self._ended(child, code)
-            self._display.say(_sentence(child, code, states[child.run.name]))
+            self._display.remove(child.job.name)
+            state = self._ended(child, code)
+            if not child.job.is_trunk:
+                states[child.job.name] = state
+            elif state.state not in ("done", "diverged"):
+                self._failed[child.job.name] = state.sentence
+            self._display.say(_sentence(child, code, state))
+        return bool(ended)
 
     def _ended(self, child: _Child, code: int) -> RunState:
         """Closes a child's files, and notes how it ended where it could not do so itself (a kill, an out-of-memory)."""
@@ -131,31 +162,31 @@ class LocalLauncher:
             if number == child.attempts_before:
                 number = child.folder.begin_attempt()  # it ended before it could say that it began
             child.folder.end_attempt(number, code, _last_words(child.log_path) or f"ended with code {code}")
-        return state_of(child.run, child.folder, time.time())
+        return self._state(child.job)
 
     def _show(self, states: dict[str, RunState], at_start: int) -> None:
         for child in self._children:
-            beat = child.folder.heartbeat() or {}
-            self._display.update(child.run.name, int(beat.get("step") or 0), child.run.config.steps, describe(beat))
+            self._display.update(child.job.name, _step(child), child.job.last_step, describe(_beat(child)))
         done = sum(s.result is not None for s in states.values())
-        failed = sum(s.state == "failed" for s in states.values())
+        failed = sum(s.state == "failed" for s in states.values()) + len(self._failed)
         self._display.update(
-            "grid", done, len(self._runs), self._remaining(states, done - at_start, failed), now=done == len(self._runs)
+            "grid", done, len(self._runs), self._remaining(states, done > at_start, failed), now=done == len(self._runs)
         )
 
-    def _remaining(self, states: dict[str, RunState], new: int, failed: int) -> str:
+    def _remaining(self, states: dict[str, RunState], new: bool, failed: int) -> str:
         """Time left by FLOPs, the only thing that is known of runs that have not begun."""
         text = f"runs done{f', {failed} failed' if failed else ''}"
         if not new:
             return text
+        running = {child.job.name: child for child in self._children}
+        done_flops, left_flops = 0.0, sum(job.train_flops for job in self._left)
+        for job in self._jobs:
+            if job.name in running:
+                share = (_step(running[job.name]) - job.first_step) / (job.last_step - job.first_step)
+                left_flops += job.train_flops * (1 - min(max(share, 0.0), 1.0))
+            elif job.name in self._tried:
+                done_flops += job.train_flops
         seconds = time.monotonic() - self._started_at
-        flops = {run.name: run.counts["train_flops"] for run in self._runs}
-        spent = {c.run.name for c in self._children} | self._tried
-        done_flops = sum(flops[n] for n in self._tried if states[n].result is not None)
-        left_flops = sum(f for n, f in flops.items() if states[n].result is None and n not in spent) + sum(
-            flops[c.run.name] * (1 - int((c.folder.heartbeat() or {}).get("step") or 0) / c.run.config.steps)
-            for c in self._children
-        )
         return f"{text}, about {duration(seconds * left_flops / done_flops)} left" if done_flops else text
 
     def _stop_children(self) -> None:
@@ -172,12 +203,29 @@ class LocalLauncher:
             self._ended(child, errors.STOPPED if code == -signal.SIGTERM else code)
 
 
+def _jobs_of(workdir: Workdir, runs: Sequence[PlannedRun]) -> list[Job]:
+    """Those of the sweep's jobs that give these runs, and those that these wait for."""
+    wanted = {run.name for run in runs}
+    all_jobs = jobs.jobs(workdir.existing_manifest().runs)
+    wanted |= {job.waits_for for job in all_jobs if job.name in wanted}
+    return [job for job in all_jobs if job.name in wanted]
+
+
+def _beat(child: _Child) -> dict[str, Any]:
+    return child.folder.heartbeat() or {}
+
+
+def _step(child: _Child) -> int:
+    return int(_beat(child).get("step") or 0)
+
+
 def _sentence(child: _Child, code: int, state: RunState) -> str:
+    name = child.job.name
     if state.state == "done":
-        return _last_words(child.log_path) or f"{child.run.name}: done"
+        return _last_words(child.log_path) or f"{name}: done"
     if state.state == "diverged":
-        return f"{child.run.name}: diverged at step {state.step}"
-    return f"{child.run.name}: failed with code {code}: {state.sentence}; its log is {child.log_path}"
+        return f"{name}: diverged at step {state.step}"
+    return f"{name}: failed with code {code}: {state.sentence}; its log is {child.log_path}"
 
 
 def _last_words(log: Path) -> str:
