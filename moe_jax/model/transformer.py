@@ -5,16 +5,19 @@ S  positions                  V  vocabulary
 L  blocks
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from moe_jax.config import Config
 from moe_jax.model.attention import Attention
 from moe_jax.model.layers import FeedForward, Norm, weight
 from moe_jax.model.moe import MoeLayer
 from moe_jax.model.remat import rematerialised
-from moe_jax.sharding import Layout
+from moe_jax.sharding import AXES, Layout
 
 
 class Block(nnx.Module):
@@ -90,30 +93,50 @@ class Transformer(nnx.Module):
 
     def logits(self, x_BxSxd: jax.Array) -> jax.Array:
         """logits_BxSxV, in at least float32."""
-        head_dxV = self.layout.whole(self.head_dxV[...].astype(x_BxSxd.dtype))
-        wide = jnp.promote_types(x_BxSxd.dtype, jnp.float32)
-        return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=wide)
+        return unembed(x_BxSxd, self.layout.whole(self.head_dxV[...].astype(x_BxSxd.dtype)))
 
     def losses(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""
         x_BxSxd, statistics = self(windows_BxS1[:, :-1])
-        targets_BxS = windows_BxS1[:, 1:]
-        B, S, d = x_BxSxd.shape
-        step = next(s for s in range(min(S, self.config.model.logits_positions), 0, -1) if S % s == 0)
-
-        @jax.checkpoint  # a chunk's logits are computed again in the backward pass, so all are never there at once
-        def chunk(_, part):
-            x_BxCxd, target_BxC = part
-            logits_BxCxV = self.logits(x_BxCxd)
-            hit_BxC = jnp.take_along_axis(logits_BxCxV, target_BxC[..., None], axis=-1)[..., 0]
-            return None, jax.nn.logsumexp(logits_BxCxV, axis=-1) - hit_BxC
-
-        parts = (
-            x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1),
-            targets_BxS.reshape(B, S // step, step).swapaxes(0, 1),
+        losses = jax.shard_map(
+            functools.partial(chunked_losses, self.config.model.logits_positions),
+            mesh=self.layout.mesh,
+            in_specs=(P(AXES), P(AXES), P()),
+            out_specs=P(AXES),
+            check_vma=True,
         )
-        _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
-        return loss_NxBxC.swapaxes(0, 1).reshape(B, S), statistics
+        return losses(x_BxSxd, windows_BxS1[:, 1:], self.head_dxV[...].astype(x_BxSxd.dtype)), statistics
+
+
+def unembed(x_BxSxd: jax.Array, head_dxV: jax.Array) -> jax.Array:
+    """logits_BxSxV, in at least float32."""
+    wide = jnp.promote_types(x_BxSxd.dtype, jnp.float32)
+    return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=wide)
+
+
+def chunked_losses(logits_positions: int, x_BxSxd: jax.Array, target_BxS: jax.Array, head_dxV: jax.Array) -> jax.Array:
+    """loss_BxS on one device's share of the batch (called inside shard_map).
+
+    Chunk by chunk, so that all logits are never there at once. The head's gradient is added up here over the chunks, in
+    at least float32, and over the devices once, after the last: left to GSPMD, every chunk sent it."""
+    B, S, d = x_BxSxd.shape
+    step = next(s for s in range(min(S, logits_positions), 0, -1) if S % s == 0)
+    head_dxV = jax.lax.pcast(head_dxV, AXES, to="varying")
+    head_dxV = head_dxV.astype(jnp.promote_types(x_BxSxd.dtype, jnp.float32))
+
+    @jax.checkpoint  # a chunk's logits are computed again in the backward pass
+    def chunk(_, part):
+        x_BxCxd, target_BxC = part
+        logits_BxCxV = unembed(x_BxCxd, head_dxV.astype(x_BxCxd.dtype))
+        hit_BxC = jnp.take_along_axis(logits_BxCxV, target_BxC[..., None], axis=-1)[..., 0]
+        return None, jax.nn.logsumexp(logits_BxCxV, axis=-1) - hit_BxC
+
+    parts = (
+        x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1),
+        target_BxS.reshape(B, S // step, step).swapaxes(0, 1),
+    )
+    _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
+    return loss_NxBxC.swapaxes(0, 1).reshape(B, S)
 
 
 def document_numbers(tokens_BxS: jax.Array, end_of_document: int) -> jax.Array:
