@@ -99,7 +99,7 @@ def _parser(launchers: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, extra: tuple[str, ...]) -> int:
-    from moe_jax import costs, planning, submitting
+    from moe_jax import costs, files, planning, submitting
     from moe_jax.launchers import remote
     from moe_jax.submission import Submission
     from moe_jax.workdir import Workdir
@@ -107,7 +107,7 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
     workdir = Workdir(flags.workdir)
     _check_places(file, flags)
     manifest, _, _ = planning.enter(file, workdir, whole_grid=True, writes=False)
-    launcher = _launcher(flags, extra, remote.Place(str(workdir.path), manifest.sweep))
+    launcher = _launcher(flags, extra, remote.Place(str(files.absolute(workdir.path)), manifest.sweep))
     if not flags.dry_run:
         remote.need(launcher)
     submission = Submission(workdir)
@@ -146,9 +146,12 @@ def _say_manifest(workdir: "Workdir", manifest: "Manifest") -> None:
 
 def _check_places(file: configfile.ConfigFile, flags: argparse.Namespace) -> None:
     """Raises UserError where the jobs could not see what this machine sees."""
+    store = file.config.data.store
     if flags.shared_filesystem:
+        if "://" not in store and not store.startswith("/"):
+            raise UserError(f"--config.data.store={store}: give its path from the root, as the jobs see it")
         return
-    for what, path in (("--workdir", flags.workdir), ("--config.data.store", file.config.data.store)):
+    for what, path in (("--workdir", flags.workdir), ("--config.data.store", store)):
         if "://" not in path:
             raise UserError(
                 f"{what}={path}: is on this machine, and the jobs run elsewhere: put it on gs:// (the store by gcloud "

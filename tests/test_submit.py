@@ -1,0 +1,469 @@
+"""submit: every open run is given to a launcher once, with arguments that survive every shell on the way."""
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import threading
+
+import pytest
+
+from moe_jax import command, files, grid, submission, submit, submitting
+from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
+from moe_jax.launchers import remote, xpk
+from moe_jax.submission import Submission
+from moe_jax.workdir import Workdir
+from tests import synthetic_sweep as synthetic
+from tests.data_stores import contents, make_store
+from tests.fake_clients import FakeClient
+
+CONFIG = "--config=configs/smoke.py:tiny"
+CLOUD = ["--project=my-project", "--zone=us-east5-a", "--shared_filesystem"]
+XPK = ["--launcher=xpk", *CLOUD, "--cluster=pods", "--tpu_type=v5litepod-16", "--docker_image=repo/moe_jax:1"]
+QUEUES = [
+    "--launcher=queued-resources", *CLOUD, "--accelerator_type=v5litepod-16", "--runtime_version=v2-alpha-tpuv5-lite",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stores") / "words"
+    make_store(path)
+    return f"--config.data.store={path}"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, store):
+    """place(*flags) -> exit code of `submit` on tmp_path/w, with a fake xpk and gcloud; place.xpk, place.gcloud."""
+    monkeypatch.setattr(xpk, "_client", lambda: "xpk")
+
+    def go(*flags, workdir=None):
+        where = f"--workdir={go.workdir if workdir is None else workdir}"
+        return command.run(submit.main, [CONFIG, store, where, *flags])
+
+    go.workdir, go.store = tmp_path / "w", store
+    go.xpk, go.gcloud = FakeClient(tmp_path, "xpk"), FakeClient(tmp_path, "gcloud")
+    monkeypatch.setenv("PATH", f"{go.xpk.bin}:{go.gcloud.path}")
+    return go
+
+
+def flag(arguments, name):
+    (value,) = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")]
+    return value
+
+
+def names(client):
+    return [flag(call, "--workload") for call in client.calls]
+
+
+def runs_of(place):
+    return Workdir(str(place.workdir)).existing_manifest().runs
+
+
+def test_every_run_is_submitted_once(place, capsys):
+    assert place(*XPK, "--yes") == DONE
+    runs = runs_of(place)
+    assert len(runs) == 8
+    sweep = Workdir(str(place.workdir)).existing_manifest().sweep
+    assert names(place.xpk) == [f"{sweep}-{run.name}" for run in runs]
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", n) and len(n) <= 40 for n in names(place.xpk))
+    out = capsys.readouterr().out
+    assert "to submit: 8 jobs: 24.6k tokens" in out and "chip-hours unknown" in out and "[8/8]" in out
+    assert place(*XPK, "--yes") == DONE
+    assert len(place.xpk.calls) == 8
+    assert "left alone: 8 queued" in capsys.readouterr().out
+    summary = files.read_json(Workdir(str(place.workdir)).path / "submission.json")
+    assert [job["runs"] for job in summary["jobs"]] == [[run.name] for run in runs]
+    assert {job["state"] for job in summary["jobs"]} == {"queued"}
+
+
+def test_a_job_restarts_on_what_a_restart_helps_and_ends_in_python(place):
+    place(*XPK, "--yes", "--max_restarts=7", "--grace_seconds=90", "--priority=low", "--num_slices=2")
+    call = place.xpk.calls[0]
+    assert call[:2] == ["workload", "create"]
+    said = {name: flag(call, f"--{name}") for name in ("max-restarts", "restart-on-exit-codes", "priority")}
+    assert said == {"max-restarts": "7", "restart-on-exit-codes": "1,75", "priority": "low"}
+    assert flag(call, "--termination-grace-period-seconds") == "90" and flag(call, "--num-slices") == "2"
+    assert flag(call, "--command") == (
+        "exec env JAX_PLATFORMS=tpu,cpu python -m moe_jax.train --multihost "
+        f"--workdir={place.workdir} --run={runs_of(place)[0].name}"
+    )
+
+
+def test_finished_runs_are_left_alone(place, capsys):
+    place(*XPK, "--yes")
+    work, runs = Workdir(str(place.workdir)), runs_of(place)
+    for path in (place.workdir / "submission").iterdir():
+        path.unlink()  # as if none had been submitted
+    synthetic.finish(work, runs[0])
+    synthetic.finish(work, runs[1], synthetic.diverged_result_of(runs[1], 2))
+    synthetic.begin(work, runs[2], step=1, loss=3.0)
+    capsys.readouterr()
+    assert place(*XPK, "--yes", "--retry_failed") == DONE
+    assert "left alone: 1 done, 1 diverged, 1 running" in capsys.readouterr().out
+    assert sorted(names(place.xpk)[8:]) == sorted(names(place.xpk)[3:8])
+
+
+def test_what_failed_is_submitted_again_only_when_asked(place, capsys):
+    place(*XPK, "--yes")
+    work, runs = Workdir(str(place.workdir)), runs_of(place)
+    folder, attempt = synthetic.begin(work, runs[4])
+    folder.end_attempt(attempt, 2, "the token store is gone")
+    synthetic.set_back(synthetic.begin(work, runs[5], step=1, loss=3.0)[0], 3600)
+    capsys.readouterr()
+    assert place(*XPK, "--yes") == DONE
+    out = capsys.readouterr().out
+    assert f"{runs[4].name}: failed (the token store is gone)" in out and "--retry_failed" in out
+    assert f"{runs[5].name}: stale (no sign of life)" in out
+    assert len(place.xpk.calls) == 8
+    place(*XPK, "--yes", "--retry_failed")
+    assert names(place.xpk)[8:] == [f"{n}-r1" for n in names(place.xpk)[4:6]]
+    place(*XPK, "--yes", f"--retry={runs[4].name}")
+    assert names(place.xpk)[10:] == [f"{names(place.xpk)[4]}-r2"]
+    assert place(*XPK, "--yes", "--retry=nobody") == BAD_INPUT
+    synthetic.finish(work, runs[0])
+    assert place(*XPK, "--yes", f"--retry={runs[0].name}") == BAD_INPUT
+
+
+def test_a_dry_run_prints_commands_and_writes_nothing(place, capsys):
+    assert place(*XPK, "--dry_run") == DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert not place.workdir.exists() and not place.xpk.calls
+    assert len([line for line in lines if line.startswith("xpk workload create ")]) == 8
+    assert all(line.startswith(("#", "xpk ")) for line in lines)
+    place(*XPK, "--yes")
+    before = contents(place.workdir)
+    place(*XPK, "--dry_run")
+    assert contents(place.workdir) == before
+
+
+HOSTILE = [
+    "a 'b' \"c\"",
+    "$(touch hacked) `touch hacked` $HOME $(HOME) $$",
+    "new\nline; x\t\x1b",
+    "ünï ♥ \u2028",
+    "-x,y=z|<0>",
+    "\\",
+]
+
+
+def as_kubernetes_does(text):
+    """A container's command: $(NAME) of its environment is replaced, $$ is $ (k8s.io/kubernetes third_party/forked/
+    golang/expansion)."""
+    return re.sub(r"\$(\$|\((\w+)\))", lambda m: "$" if m[1] == "$" else {"HOME": "/root"}.get(m[2], m[0]), text)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_names_survive_every_shell(place, tmp_path, capsys, hostile):
+    workdir = str(tmp_path / hostile)
+    image = f"repo/{hostile}"
+    assert place(*XPK[:-1], f"--docker_image={image}", "--dry_run", "--", f"--env=X={hostile}", workdir=workdir) == DONE
+    printed = capsys.readouterr().out
+    done = subprocess.run(["bash", "-euc", printed], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    call = place.xpk.calls[0]
+    assert flag(call, "--docker-image") == image and flag(call, "--env") == f"X={hostile}"
+    inside = flag(call, "--command")
+    assert inside.isascii() and inside.isprintable()
+    python = FakeClient(tmp_path, "python")
+    script = as_kubernetes_does(f"({inside}) & PID=$!; wait $PID")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env={"PATH": python.path}, check=True)
+    assert f"--workdir={workdir}" in python.calls[0]
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_nobody_is_charged_without_being_asked(place, monkeypatch, capsys):
+    assert place(*XPK) == BAD_INPUT
+    assert "--yes submits without asking" in capsys.readouterr().err
+    terminal = io.StringIO("no\n")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert place(*XPK) == STOPPED
+    assert not place.workdir.exists() and not place.xpk.calls
+    terminal.seek(0)
+    terminal.write("yes\n")
+    terminal.seek(0)
+    assert place(*XPK) == DONE
+    assert len(place.xpk.calls) == 8
+
+
+def test_the_plans_costs_are_said(place, capsys):
+    place(*XPK, "--dry_run")
+    place.workdir.mkdir()
+    rows = [{"name": "n768-d2k-g1-s0", "train_flops": 1.0, "chip_hours": 2.0, "price": 3.0}]
+    (place.workdir / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
+    capsys.readouterr()
+    place(*XPK, "--dry_run")
+    assert "chip-hours unknown" in capsys.readouterr().out  # of seven of the eight runs
+    work, planned = synthetic.make(place.workdir / "other")
+    rows = [
+        {"name": run.name, "train_flops": run.counts["train_flops"], "chip_hours": i, "price": None}
+        for i, run in enumerate(planned)
+    ]
+    (work.path / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
+    from moe_jax import costs, jobs
+
+    cost = costs.of(jobs.jobs(planned), costs.planned_rows(work))
+    assert cost.chip_hours == pytest.approx(sum(range(len(planned)))) and cost.price is None
+    assert "351 chip-hours by plan.json" in str(cost)
+    (work.path / "plan.json").write_text("[]")
+    with pytest.raises(files.DamagedFile):
+        costs.planned_rows(work)
+
+
+def test_a_client_that_fails_is_quoted_and_the_rest_goes_on_later(place, capsys):
+    place.xpk.answers("[XPK] Starting\n[XPK] quota exceeded\n", code=5)
+    assert place(*XPK, "--yes") == FAILED
+    said = capsys.readouterr().err
+    assert "xpk failed with code 5: [XPK] Starting / [XPK] quota exceeded; 0 of 8 jobs are queued" in said
+    place.xpk.answers()
+    assert place(*XPK, "--yes") == DONE
+    assert len(place.xpk.calls) == 9
+
+
+def test_what_the_cluster_has_already_counts_as_queued(place, capsys):
+    place(*XPK, "--dry_run")
+    name = re.search(r"--workload=(\S+)", capsys.readouterr().out)[1]
+    place.xpk.answers(f"[XPK] {name} already exists, XPK will not create this workload. Please pick a new\n", code=1)
+    assert place(*XPK, "--yes") == FAILED  # the second job is another one
+    assert f"{name}: is there already, so it counts as queued" in capsys.readouterr().out
+    place.xpk.answers()
+    place(*XPK, "--yes")
+    assert names(place.xpk).count(name) == 1 and len(set(names(place.xpk))) == 8
+
+
+def test_two_submitters_at_once_submit_each_job_once(place):
+    place.xpk.answers(seconds=0.05)
+    place(*XPK, "--dry_run")
+    start = threading.Barrier(2)
+    codes = []
+
+    def one():
+        start.wait()
+        codes.append(place(*XPK, "--yes"))
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert codes == [DONE, DONE]
+    assert sorted(names(place.xpk)) == sorted(set(names(place.xpk))) and len(names(place.xpk)) == 8
+
+
+def test_a_job_whose_submitter_died_is_taken_over_under_its_name(place, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(remote, "launch", dies)
+        assert place(*XPK, "--yes") == STOPPED
+    assert place(*XPK, "--yes") == DONE
+    first = names(place.xpk)[0]
+    assert len(names(place.xpk)) == 7  # this process lives, so perhaps it is about to submit
+    monkeypatch.setattr(submission, "_is_alive", lambda pid: False)
+    assert place(*XPK, "--yes") == DONE
+    assert len(set(names(place.xpk))) == 8 and first == names(place.xpk)[0]
+    assert not any(n.endswith("-r1") for n in names(place.xpk))
+
+
+def test_a_damaged_record_is_named(place, capsys):
+    place(*XPK, "--yes")
+    path = sorted((place.workdir / "submission").iterdir())[3]
+    path.write_text('{"job": "x"}')
+    assert place(*XPK, "--yes") == BAD_INPUT
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--launcher: give one of xpk, queued-resources, local"),
+        ([*XPK, "--base_docker_image=x"], "not both"),
+        ([*XPK, "--num_slices=0"], "--num_slices=0: must be at least 1"),
+        ([*XPK, "--max_restarts=-1"], "--max_restarts=-1"),
+        ([*XPK, "--", "--command=rm"], "--command=rm: is for submit to set"),
+        ([*XPK, "--", "--workl=x"], "--workl=x: is for submit to set"),
+        ([*XPK, "--", "--quiet"], "--quiet: makes xpk delete"),
+        ([*XPK, "--", "--dry-run"], "--dry-run: is for submit to set"),
+        ([*QUEUES, "--queues=0"], "--queues=0: must be at least 1"),
+        ([*QUEUES, "--", "--metadata=a=b"], "--metadata=a=b: is for submit to set"),
+        ([f for f in XPK if f != "--shared_filesystem"], "is on this machine, and the jobs run elsewhere"),
+        (["--launcher=local", "--", "--x"], "passes nothing on"),
+        (["--launcher=local", "--jobs=0"], "--jobs=0"),
+    ],
+)
+def test_bad_flags_are_sentences(place, capsys, flags, words):
+    assert place(*flags, "--yes") == BAD_INPUT
+    assert words in capsys.readouterr().err and not place.workdir.exists()
+
+
+def test_flags_of_another_launcher_are_unknown(place, capsys):
+    with pytest.raises(SystemExit) as e:
+        place(*XPK, "--queues=2")
+    assert e.value.code == BAD_INPUT and "--queues=2" in capsys.readouterr().err
+
+
+def test_a_missing_client_is_a_sentence_and_no_matter_to_a_dry_run(place, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert place(*XPK, "--yes") == BAD_INPUT
+    assert "xpk: is not installed here" in capsys.readouterr().err and not place.workdir.exists()
+    assert place(*XPK, "--dry_run") == DONE
+
+
+def metadata_of(call):
+    """As gcloud reads KEY=VALUE,… (`gcloud topic escaping`)."""
+    text, delimiter = flag(call, "--metadata"), ","
+    if text.startswith("^"):
+        _, delimiter, text = text.split("^", 2)
+    return dict(pair.split("=", 1) for pair in text.split(delimiter))
+
+
+def queues_of(place):
+    return [call for call in place.gcloud.calls if call[3:4] == ["create"]]
+
+
+def jobs_in(call):
+    return [job.removeprefix("--run=") for job in metadata_of(call)["moe-jax-jobs"].split(";")]
+
+
+@pytest.fixture
+def queues(place, monkeypatch):
+    """The code is not sent anywhere."""
+    from moe_jax.launchers import queued_resources
+
+    monkeypatch.setattr(queued_resources.QueuedResources, "preparation", lambda self: [])
+    return place
+
+
+def test_queues_share_the_jobs(queues):
+    assert queues(*QUEUES, "--yes", "--queues=3", "--spot") == DONE
+    calls, runs = queues_of(queues), runs_of(queues)
+    assert len(calls) == 3
+    assert sorted(job for call in calls for job in jobs_in(call)) == sorted(run.name for run in runs)
+    flops = {run.name: run.counts["train_flops"] for run in runs}
+    loads = [sum(flops[job] for job in jobs_in(call)) for call in calls]
+    assert max(loads) - min(loads) <= max(flops.values())
+    for call in calls:
+        name = call[4]
+        assert name == flag(call, "--node-id") == metadata_of(call)["moe-jax-queue"] and len(name) <= 40
+        assert "--spot" in call and metadata_of(call)["moe-jax-workdir"] == str(queues.workdir)
+    assert queues(*QUEUES, "--yes") == DONE
+    assert len(queues_of(queues)) == 3
+
+
+def test_a_queue_that_is_gone_is_made_again_with_what_is_left(queues, monkeypatch):
+    """Spot capacity was taken away: its jobs wait without a sign, which their files alone do not tell."""
+    queues(*QUEUES, "--yes", "--queues=2")
+    work = Workdir(str(queues.workdir))
+    first, second = queues_of(queues)
+    done = jobs_in(first)[0]
+    synthetic.finish(work, work.existing_manifest().run(done))
+    states = {first[4]: "SUSPENDED", second[4]: "ACTIVE"}
+    deleted = []
+
+    def call(words):
+        if words[4] == "describe":
+            return 0, states[words[5]] + "\n"
+        if words[4] == "delete":
+            deleted.append(words[5])
+        return 0, ""
+
+    with monkeypatch.context() as m:
+        m.setattr("moe_jax.launchers.queued_resources.call", call)
+        assert queues(*QUEUES, "--yes", "--queues=2", "--retry_failed") == DONE
+    assert deleted == [first[4]]
+    new = queues_of(queues)[2:]
+    assert sorted(job for c in new for job in jobs_in(c)) == sorted(jobs_in(first)[1:])
+    assert all(c[4].endswith("-r1") for c in new)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_workdirs_survive_gcloud(queues, tmp_path, capsys, hostile):
+    workdir = str(tmp_path / hostile)
+    assert queues(*QUEUES, "--dry_run", workdir=workdir) == DONE
+    subprocess.run(["bash", "-euc", capsys.readouterr().out], cwd=tmp_path, check=True)
+    assert metadata_of(queues.gcloud.calls[0])["moe-jax-workdir"] == workdir
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_the_code_of_a_queue_is_a_commit(place, capsys):
+    assert place(*QUEUES, "--dry_run") == DONE
+    upload = shlex.split(next(x for x in capsys.readouterr().out.splitlines() if not x.startswith("#")))
+    script, commit, target = upload
+    assert script.endswith("tpu_scripts/upload_code.sh") and re.fullmatch("[0-9a-f]{40}", commit)
+    assert target == f"{place.workdir}/code/{commit[:12]}.tar.gz"
+
+
+WSD = [
+    "--config.optim.schedule=wsd", "--config.optim.decay_fraction=0.25", "--config.optim.warmup_fraction=None",
+    "--config.optim.warmup_tokens=512",
+]  # fmt: skip
+
+
+def test_a_trunk_and_its_branches_are_one_job(place):
+    assert place(*XPK, *WSD, "--yes") == DONE
+    commands = [flag(call, "--command") for call in place.xpk.calls]
+    assert len(commands) == 4 and all("--trunk=" in c and c.endswith(" --branches") for c in commands)
+
+
+def test_branches_of_an_extended_grid_are_submitted_when_the_first_are_done(tmp_path, store):
+    wsd = {"schedule": "wsd", "decay_fraction": 0.25, "warmup_fraction": None, "warmup_tokens": 4096}
+    wsd = {f"optim.{field}": value for field, value in wsd.items()}
+    cells = [{"train.tokens": tokens} | wsd for tokens in (384_000, 192_000)]
+    work, planned = synthetic.make(tmp_path / "w", cells)
+
+    def chosen():
+        manifest, records = work.existing_manifest(), Submission(work).newest()
+        choice = submitting.choose(work, manifest, records, submitting.Again(), lambda batches: set())
+        for ticket in choice.tickets:
+            Submission(work).claim(ticket, "xpk", ticket.id)
+            Submission(work).confirm(ticket, "xpk", ticket.id)
+        return [ticket.id for ticket in choice.tickets]
+
+    (first,) = chosen()
+    extended, _ = synthetic.make(tmp_path / "w", [*cells, cells[0] | {"train.tokens": 768_000}])
+    assert chosen() == []
+    for run in planned:
+        synthetic.finish(work, run)
+    assert chosen() == [f"{first}-r1"]
+    assert len(extended.existing_manifest().runs) == 3
+
+
+def test_batches_are_taken_whole(tmp_path):
+    """Another submitter that dealt them in another way may have one job of a batch: then nothing of it is submitted."""
+    work, _ = synthetic.make(tmp_path / "w")
+    choice = submitting.choose(
+        work, work.existing_manifest(), {}, submitting.Again(), lambda batches: pytest.fail("nothing was submitted")
+    )
+    a, b = Submission(work), Submission(work)
+    assert a.claim(choice.tickets[1], "queued-resources", "other")
+
+    class Client:
+        def preparation(self):
+            return []
+
+        def name(self, batch):
+            return batch[0].id
+
+    with pytest.raises(WorkFailed, match="another submitter takes these jobs now"):
+        submitting.submit(Client(), "queued-resources", [choice.tickets[:3]], b, print)
+    assert list(b.newest()) == [choice.tickets[1].job.name]
+
+
+def test_a_grid_of_this_machine(place, capsys):
+    assert place("--launcher=local", "--dry_run") == DONE
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
+    assert len(lines) == 8 and lines[0] == f"moe-jax train --workdir={place.workdir} --run=n768-d2k-g1-s0"
+    assert place("--launcher=local") == BAD_INPUT
+    assert not place.workdir.exists()
+    place(*XPK, "--yes")
+    assert place("--launcher=local", "--yes") == DONE  # what another launcher has is not trained here too
+    assert "there is nothing to train here" in capsys.readouterr().out
+
+
+def test_grids_are_expanded_as_sweep_does(place):
+    place(*XPK, "--yes")
+    from moe_jax import configfile
+
+    file = configfile.load([CONFIG, place.store])
+    assert [run.name for run in grid.expand(file.base.to_dict(), file.cells)] == [run.name for run in runs_of(place)]
