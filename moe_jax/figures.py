@@ -22,6 +22,7 @@ from moe_jax.tables import short
 
 if TYPE_CHECKING:
     from moe_jax.laws import Law
+    from moe_jax.predictions import Checked
 
 LOSS = "held-out loss (nats per token)"
 LABELS = {
@@ -216,6 +217,35 @@ def fit_against_data(comparison: Comparison) -> Figure:
 
 
 _INK = "#1f5fa8"
+
+
+def predictions(checked: "Sequence[Checked]") -> Figure:
+    """Measured less predicted loss of each run that is done, over the predicted loss, with the predicted interval.
+
+    Raises ValueError where no run is done."""
+    known = [c for c in checked if c.error is not None]
+    if not known:
+        raise ValueError("no predicted run is done")
+    with matplotlib.rc_context(_STYLE):
+        figure, (ax,) = _panels(1)
+        ax.axhline(0, color="0.4", linewidth=0.8)
+        for c in known:
+            if math.isfinite(c.low):
+                ax.plot(
+                    [c.predicted] * 2, [c.low - c.predicted, c.high - c.predicted], color="0.75", linewidth=4, zorder=1
+                )
+        before = np.array([c.before for c in known])
+        _dots(ax, np.array([c.predicted for c in known]), np.array([c.error for c in known]), before)
+        ax.set_xlabel("predicted loss (nats per token)")
+        ax.set_ylabel("measured − predicted (nats)")
+        entries = [("predicted before the run was done", {"color": _INK, "marker": "o", "linestyle": ""})]
+        if not before.all():
+            hollow = {"color": _INK, "marker": "o", "linestyle": "", "markerfacecolor": "white"}
+            entries.append(("predicted after", hollow))
+        if any(math.isfinite(c.low) for c in known):
+            entries.append((f"{known[0].level:.0%} interval for such runs", {"color": "0.75", "linewidth": 4}))
+        _legend(figure, entries, loc="outside lower center", ncols=3)
+        return figure
 
 
 def _dots(ax: Axes, xs: np.ndarray, ys: np.ndarray, fitted: np.ndarray) -> None:

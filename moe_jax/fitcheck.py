@@ -37,6 +37,8 @@ def check(path: epath.Path, results_csv: bytes) -> CheckedLaw | None:
     from moe_jax import laws
 
     law = laws.load(path)
+    if "rmse_fit" not in law.errors:
+        raise UserError(f"{path} holds coefficients that were not fitted to any runs")
     remarks = []
     if hashlib.sha256(results_csv).hexdigest() != law.data_sha256:
         remarks.append(

@@ -1,9 +1,10 @@
 """`moe-jax predict`: the loss of every planned run under a law, with its interval, before (and beside) its training."""
 
 import os
+import time
 from collections.abc import Sequence
 
-from moe_jax import command, configfile, errors, files, tables
+from moe_jax import command, configfile, errors, predictions, tables
 from moe_jax.errors import UserError
 
 _DESCRIPTION = """States what a law expects of runs before they are trained.
@@ -35,10 +36,13 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax import laws
 
     law = laws.find(flags.law or os.path.join(flags.workdir, "law.json"))
-    rows = _predict(law, _planned(config_args, flags.workdir), flags.level)
+    runs = _planned(config_args, flags.workdir)
+    rows = _predict(law, runs, _states(flags.workdir, runs), flags.level)
     _show(law, rows)
-    out = flags.out or os.path.join(flags.workdir or "", "prediction.csv")
-    files.write_atomic(epath.Path(out), files.to_csv(rows))
+    out = epath.Path(flags.out or os.path.join(flags.workdir or "", "prediction.csv"))
+    kept = predictions.write(out, rows)
+    if kept:
+        print(f"- {tables.count(kept, 'run')} done by now: what {out} said of them before is kept")
     print(f"predictions: {out}")
     return errors.DONE
 
@@ -58,7 +62,17 @@ def _planned(config_args: Sequence[str], workdir: str | None):
     return plan_runs(grid.expand(file.base.to_dict(), file.cells), store)
 
 
-def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
+def _states(workdir: str | None, runs) -> list[str]:
+    """What each run is now; without a sweep's folder, planned."""
+    from moe_jax.workdir import Workdir, state_of
+
+    if not workdir:
+        return ["planned"] * len(runs)
+    work, now = Workdir(workdir), time.time()
+    return [state_of(run, work.run_dir(run.name), now).state for run in runs]
+
+
+def _predict(law, runs, states: Sequence[str], level: float | None) -> list[dict[str, object]]:
     import numpy as np
 
     from moe_jax import results
@@ -71,6 +85,7 @@ def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
     beyond = law.outside(axes)
     value, low, high = law.predict(axes, level, residual=bool(law.samples))
     _, law_low, law_high = law.predict(axes, level)
+    stated = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     out = []
     for i, run in enumerate(runs):
         out.append(
@@ -82,7 +97,12 @@ def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
                 "high": high[i],
                 "law_low": law_low[i],
                 "law_high": law_high[i],
+                "level": law.level if level is None else level,
                 "outside": " ".join(c for c, mask in beyond.items() if mask[i]),
+                "law": law.law,
+                "loss": law.loss,
+                "stated": stated,
+                "state": states[i],
             }
         )
     return out
@@ -90,7 +110,7 @@ def _predict(law, runs, level: float | None) -> list[dict[str, object]]:
 
 def _show(law, rows: Sequence[dict]) -> None:
     axes = list(law.form.columns.values())
-    heads = ["run", *(f">{c}" for c in axes), ">loss", f">{law.level:.0%} of such runs", "outside the fit"]
+    heads = ["run", *(f">{c}" for c in axes), ">loss", f">{rows[0]['level']:.0%} of such runs", "outside the fit"]
     lines = []
     for r in rows:
         band = f"{r['low']:.3f} … {r['high']:.3f}" if law.samples else "–"

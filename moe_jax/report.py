@@ -11,12 +11,26 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from moe_jax import collect, command, errors, figures, files, findings, fitcheck, html, results, sections, status
+from moe_jax import (
+    collect,
+    command,
+    errors,
+    figures,
+    files,
+    findings,
+    fitcheck,
+    html,
+    predictions,
+    results,
+    sections,
+    status,
+)  # fmt: skip
 from moe_jax.errors import UserError
 from moe_jax.figures import Curve
 from moe_jax.findings import Cell
 from moe_jax.fitcheck import CheckedLaw
 from moe_jax.html import Html, h
+from moe_jax.predictions import Checked
 from moe_jax.results import Row
 from moe_jax.status import Snapshot
 from moe_jax.tables import number
@@ -40,6 +54,8 @@ class Sweep:
     first_run: dict[str, Any]  # run.json of the first run that began
     law: CheckedLaw | None
     law_trouble: str | None  # why law.json could not be read
+    predictions: list[Checked]  # prediction.csv beside what came out
+    predictions_trouble: str | None
 
 
 def read(work: Workdir) -> Sweep:
@@ -51,6 +67,12 @@ def read(work: Workdir) -> Sweep:
         law = fitcheck.check(work.path / "law.json", results.to_csv(collected.rows))
     except UserError as e:
         trouble = str(e)
+    checked, not_read = [], None
+    try:
+        if (stated := work.path / "prediction.csv").exists():
+            checked = predictions.check(predictions.read(stated), collected.rows)
+    except UserError as e:
+        not_read = str(e)
     return Sweep(
         workdir=str(work.path),
         manifest=manifest,
@@ -62,6 +84,8 @@ def read(work: Workdir) -> Sweep:
         first_run=_first_run(work, manifest, snapshot),
         law=law,
         law_trouble=trouble,
+        predictions=checked,
+        predictions_trouble=not_read,
     )
 
 
@@ -133,12 +157,19 @@ def pictures(sweep: Sweep) -> dict[str, Picture]:
             "Fit against data, and what the law misses along its axes. A trend is something that the law does not say."
         )
         made.append(Picture("fit", text, "fit against data", lambda: figures.fit_against_data(comparison)))
+    if any(c.measured is not None for c in sweep.predictions):
+        text = (
+            "What was measured less what had been predicted, and the predicted intervals. Hollow: the run was done "
+            "when it was predicted."
+        )
+        draw = functools.partial(figures.predictions, sweep.predictions)
+        made.append(Picture("predictions", text, "predictions against measurements", draw))
     return {picture.name: picture for picture in made}
 
 
 def page(sweep: Sweep, drawn: dict[str, Html]) -> str:
     """The document; `drawn` are the figures' elements by name, those that there are."""
-    said = sections.in_short(sweep.snapshot, sweep.rows, sweep.grid, sweep.law)
+    said = sections.in_short(sweep.snapshot, sweep.rows, sweep.grid, sweep.law, sweep.predictions)
     parts: list[tuple[str, str, list[Any]]] = [
         ("short", "In short", [html.bullets(said)]),
         ("run", "What was run", [sections.what_was_run(sweep.manifest, sweep.rows, sweep.first_run)]),
@@ -154,6 +185,11 @@ def page(sweep: Sweep, drawn: dict[str, Html]) -> str:
             ("granularity", "Granularity", [drawn.get("granularity"), sections.granularity(sweep.rows, sweep.grid)]),
         ]
     parts.append(("law", "The law", _law(sweep, drawn)))
+    if sweep.predictions_trouble is not None:
+        parts.append(("predictions", "Predictions", [h("div", sweep.predictions_trouble, class_="note")]))
+    elif sweep.predictions:
+        content = [sections.predicted(sweep.predictions), drawn.get("predictions")]
+        parts.append(("predictions", "Predictions", content))
     nav = h("nav", *(h("a", title, href=f"#{name}") for name, title, _ in parts))
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sweep.snapshot.time))
     head = [
@@ -200,9 +236,11 @@ def main(argv: Sequence[str]) -> int:
         drawn[name] = html.figure(figures.to_bytes(figure, "svg"), picture.caption, picture.alt)
     path = work.path / "report.html"
     files.write_atomic(path, page(sweep, drawn).encode())
-    for sentence in sections.in_short(sweep.snapshot, sweep.rows, sweep.grid, sweep.law):
+    for sentence in sections.in_short(sweep.snapshot, sweep.rows, sweep.grid, sweep.law, sweep.predictions):
         print(f"- {sentence}")
     print(f"report: {path} ({len(drawn)} figures, also in {folder})")
     if sweep.law_trouble is not None:
         raise errors.WorkFailed(f"the report is without a law: {sweep.law_trouble}")
+    if sweep.predictions_trouble is not None:
+        raise errors.WorkFailed(f"the report is without predictions: {sweep.predictions_trouble}")
     return errors.DONE

@@ -1,5 +1,6 @@
 """The parts of the report's page: what a sweep holds -> HTML. Sentences say what was counted, and what was not seen."""
 
+import math
 import re
 import shlex
 from collections import Counter
@@ -10,6 +11,7 @@ from moe_jax import findings
 from moe_jax.findings import Cell
 from moe_jax.fitcheck import CheckedLaw
 from moe_jax.html import Html, bullets, h, join, table
+from moe_jax.predictions import Checked, say
 from moe_jax.results import Row
 from moe_jax.status import Line, Snapshot
 from moe_jax.tables import count, duration, fixed, number, one_line, percent, short
@@ -33,7 +35,13 @@ def tiles(snap: Snapshot, rows: Sequence[Row], law: CheckedLaw | None) -> Html:
     return h("div", *(h("div", h("b", value), h("span", what), class_="tile") for value, what in shown), class_="tiles")
 
 
-def in_short(snap: Snapshot, rows: Sequence[Row], grid: Sequence[Cell], law: CheckedLaw | None) -> list[str]:
+def in_short(
+    snap: Snapshot,
+    rows: Sequence[Row],
+    grid: Sequence[Cell],
+    law: CheckedLaw | None,
+    predictions: Sequence[Checked] = (),
+) -> list[str]:
     """What the page says, in a few sentences."""
     states = ", ".join(f"{n:,} {state}" for state, n in snap.totals.items())
     said = [f"{count(len(snap.lines), 'run')}: {states}."]
@@ -45,7 +53,7 @@ def in_short(snap: Snapshot, rows: Sequence[Row], grid: Sequence[Cell], law: Che
     if law is not None:
         said.append(_law_in_short(law))
         said += law.remarks
-    return said
+    return said + (say(predictions) if predictions else [])
 
 
 def _law_in_short(checked: CheckedLaw) -> str:
@@ -264,6 +272,40 @@ def _identified(fitted: Any, name: str) -> Html:
 
 def _known(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
+
+
+def predicted(checked: Sequence[Checked]) -> Html:
+    """Every prediction beside its measurement, and how good they were."""
+    rows = [
+        [
+            h("code", c.name),
+            fixed(c.predicted, 4),
+            "–" if math.isnan(c.low) else f"{c.low:.4f} … {c.high:.4f}",
+            fixed(c.measured, 4),
+            "–" if c.error is None else f"{c.error:+.4f}",
+            {None: "–", True: "yes", False: h("td", h("span", "no", class_="state stale"))}[c.inside],
+            "before" if c.before else "after the run was done",
+            c.stated,
+            c.outside,
+        ]
+        for c in checked[:_TABLE_ROWS]
+    ]
+    headings = (
+        "run",
+        ">predicted",
+        ">interval",
+        ">measured",
+        ">error",
+        "inside",
+        "stated",
+        "at (UTC)",
+        "outside the fit",
+    )
+    laws = ", ".join(dict.fromkeys(c.law for c in checked))
+    caption = (
+        f"Under {laws}. The interval is for one more run: the law's doubt and the scatter of single runs about it."
+    )
+    return join([bullets(say(checked)), table(headings, rows, caption=caption, tall=len(rows) > 30)])
 
 
 def _errors(checked: CheckedLaw) -> Html:

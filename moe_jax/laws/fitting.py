@@ -130,8 +130,12 @@ def fit(
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
-    """The rows that a law was fitted to, and which of them were held out, taken from `table` as the fit took them."""
+    """The rows that a law was fitted to, and which of them were held out, taken from `table` as the fit took them.
+
+    Raises UserError for a law that was not fitted, or rows that it could not be fitted to."""
     asked = law.selection
+    if not asked:
+        raise errors.UserError(f"{law.law} has coefficients that were given, not fitted to rows")
     rows = select(table, law.form, law.loss, asked["columns"], asked["where"], asked["best_of"])
     rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
     return rows, held_out
