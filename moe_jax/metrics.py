@@ -1,4 +1,4 @@
-"""A run's log: metrics.jsonl (each logged step once, in order), the heartbeat, TensorBoard, and where the time went.
+"""A run's log: metrics.jsonl (each logged step once, in order), the heartbeat, and where the time went.
 
 Object stores cannot append, so metrics.jsonl is written whole: at each checkpoint and every FLUSH_SECONDS.
 """
@@ -8,9 +8,11 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from moe_jax.errors import UserError
+from moe_jax.sinks import Sink
 from moe_jax.workdir import RunDir
 
 FLUSH_SECONDS = 30.0
@@ -66,9 +68,12 @@ class Recorder:
     """Writes a run's signs of life in a thread. Only the first process of a run writes."""
 
     def __init__(
-        self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float
-    ):
+        self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float,
+        check_owner: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        """`check_owner` is called before every write; what it raises ends the run."""
         self._folder, self._writes, self._flush_seconds = folder, writes, flush_seconds
+        self._check_owner = check_owner
         self.times = Times((folder.heartbeat() or {}).get("times") or {})
         self._batch_tokens = batch_tokens
         self._lines: list[dict[str, Any]] = []
@@ -80,7 +85,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._error: BaseException | None = None
-        self._tensorboard: Any = None
+        self._sinks: list[Sink] = []
         self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
         if writes:
             self.flush()
@@ -98,12 +103,9 @@ class Recorder:
             self._beat |= {"step": step, "tokens": step * self._batch_tokens, "loss": loss}
         return len(lost)
 
-    def open_tensorboard(self, step: int) -> None:
-        """Also writes TensorBoard files, from `step` on."""
-        if self._writes:
-            from tensorboardX import SummaryWriter  # it needs no TensorFlow, unlike clu and flax.metrics.tensorboard
-
-            self._tensorboard = SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=step)
+    def add(self, sink: Sink) -> None:
+        """Also logs there."""
+        self._sinks.append(sink)
 
     def phase(self, phase: str) -> None:
         with self._lock:
@@ -129,28 +131,26 @@ class Recorder:
         line |= _finite(values)
         with self._lock:
             self._lines.append(line | {"tokens_per_second": self._beat["tokens_per_second"]})
-        self._to_tensorboard(step, values)
+        self._to_sinks(step, values)
 
     def log_evaluation(self, values: dict[str, float]) -> None:
         """Adds an evaluation to the newest line."""
         with self._lock:
             if self._lines:
                 self._lines[-1] |= _finite(values)
-                self._to_tensorboard(self._lines[-1]["step"], values)
+                self._to_sinks(self._lines[-1]["step"], values)
 
     def last(self, name: str) -> float | None:
         """The newest logged value of a name."""
         with self._lock:
             return self._lines[-1].get(name) if self._lines else None
 
-    def _to_tensorboard(self, step: int, values: dict[str, float | list[float]]) -> None:
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                scalars = (
-                    {name: value} if not isinstance(value, list) else {f"{name}/{i}": v for i, v in enumerate(value)}
-                )
-                for scalar, number in scalars.items():
-                    self._tensorboard.add_scalar(scalar, number, step)
+    def _to_sinks(self, step: int, values: dict[str, float | list[float]]) -> None:
+        scalars = {}
+        for name, value in values.items():
+            scalars |= {f"{name}/{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
+        for sink in self._sinks:
+            sink.scalars(step, scalars)
 
     @property
     def beat(self) -> dict[str, Any]:
@@ -158,26 +158,32 @@ class Recorder:
             return dict(self._beat)
 
     def flush(self, metrics: bool = False) -> None:
-        """Writes heartbeat.json, and metrics.jsonl too if asked. Raises OSError, also one of the thread's."""
+        """Writes heartbeat.json, and metrics.jsonl too if asked. Raises OSError, what check_owner raises, and what the
+        thread has met."""
         if not self._writes:
             return
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self.check()
+        self._check_owner()
         with self._lock:
             beat, lines = self._beat | {"times": dict(self.times.seconds)}, list(self._lines)
         self._folder.write_heartbeat(beat)
         if metrics:
             self._folder.write_metrics(lines)
-            if self._tensorboard is not None:
-                self._tensorboard.flush()
+            for sink in self._sinks:
+                sink.flush()
+
+    def check(self) -> None:
+        """Raises what the thread has met."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def close(self) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close()
 
     def _work(self) -> None:
         written = time.monotonic()
@@ -185,7 +191,7 @@ class Recorder:
             due = time.monotonic() - written >= FLUSH_SECONDS
             try:
                 self.flush(metrics=due and bool(self._lines))
-            except OSError as e:
+            except (OSError, UserError) as e:
                 self._error = e
                 return
             written = time.monotonic() if due else written

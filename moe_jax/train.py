@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--branches: are those of a trunk; give --trunk=NAME")
 
     from moe_jax import jobs, planning, processes
+    from moe_jax.data import cache
     from moe_jax.workdir import Workdir
 
     processes.join(
@@ -59,6 +60,12 @@ def main(argv: Sequence[str]) -> int:
         store = planning.reopen_store(manifest)
         trunk = jobs.trunk_called(manifest.runs, flags.trunk) if flags.trunk else None
         planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else []
+
+    # A finished run reads nothing.
+    unfinished = [run for run in planned if not workdir.run_dir(run.name).result_path.exists()]
+    where = (trunk.planned if trunk is not None else planned[0]).config.data.cache
+    if where is not None and (trunk is not None or unfinished):
+        store = cache.local_copy(store, where)
 
     use_compilation_cache()
     from moe_jax import checkpoint, training

@@ -12,12 +12,13 @@ import dataclasses
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
-from moe_jax import chips, errors, evaluation, files, optim, processes, provenance, sharding, windows
+from moe_jax import chips, errors, evaluation, files, optim, processes, profiling, provenance, sharding, sinks, windows
 from moe_jax import config as config_lib
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
@@ -41,6 +42,14 @@ class Options:
     devices: Sequence[Any] | None = None  # None: all
 
 
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One start of a run: its number, from 1, and what tells it from any other."""
+
+    number: int
+    token: str
+
+
 def train(
     planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options,
     trunk: RunDir | None = None,
@@ -51,7 +60,7 @@ def train(
     Raises Stopped (saved; start again), UserError for what cannot be trained, OSError for a full disk and the like. A
     non-finite loss is a result too, with `status` "diverged"."""
 
-    def run(batches: Batches, mesh: Any, attempt: int) -> _Run:
+    def run(batches: Batches, mesh: Any, attempt: Attempt) -> _Run:
         return _Run(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
 
     return _go(planned, folder, store, options, lambda: _finished(folder, options.say), run)
@@ -70,7 +79,7 @@ def train_trunk(
             return None
         return {"name": trunk.name, "status": "done", "steps": saved}
 
-    def run(batches: Batches, mesh: Any, attempt: int) -> _Run:
+    def run(batches: Batches, mesh: Any, attempt: Attempt) -> _Run:
         end = processes.first_says(trunk.end(workdir))
         return _TrunkRun(planned, folder, store, identity, batches, mesh, attempt, options, end, always=trunk.points)
 
@@ -79,7 +88,7 @@ def train_trunk(
 
 def _go(
     planned: PlannedRun, folder: RunDir, store: Store, options: Options,
-    finished: Callable[[], dict[str, Any] | None], make: Callable[[Batches, Any, int], "_Run"],
+    finished: Callable[[], dict[str, Any] | None], make: Callable[[Batches, Any, Attempt], "_Run"],
 ) -> dict[str, Any]:  # fmt: skip
     """One attempt at what is not `finished`, by one process at a time, noted in the folder."""
     if (result := finished()) is not None:
@@ -94,7 +103,8 @@ def _go(
     with _only_one(folder):
         if (result := finished()) is not None:  # another process may have come first
             return result
-        attempt = folder.begin_attempt() if writes else 0
+        token = uuid.uuid4().hex
+        attempt = Attempt(folder.begin_attempt(token) if writes else 0, token)
         run = make(batches, mesh, attempt)
         code, sentence = errors.FAILED, ""
         try:
@@ -114,7 +124,7 @@ def _go(
                 run.checkpoints.close()
             if writes:
                 with contextlib.suppress(OSError):  # a full disk has been said already
-                    folder.end_attempt(attempt, code, sentence)
+                    folder.end_attempt(attempt.number, code, sentence, attempt.token)
 
 
 def _finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -148,18 +158,19 @@ class _Run:
 
     def __init__(
         self, planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, batches: Batches, mesh: Any,
-        attempt: int, options: Options, last: int, trunk: RunDir | None = None, always: Sequence[int] = (),
+        attempt: Attempt, options: Options, last: int, trunk: RunDir | None = None, always: Sequence[int] = (),
     ):  # fmt: skip
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
         self.last, self.always = last, frozenset(always)
         self.trunk, self.branched_at = trunk, 0
-        self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt
+        self.batches, self.identity, self.mesh, self.attempt = batches, identity, mesh, attempt.number
         self.writes = processes.is_first()
         self.store = store
         self.held_out = windows.held_out(self.config, store)
         self.recorder = Recorder(
-            folder, steps=self.last, batch_tokens=self.config.batch_tokens, attempt=attempt, writes=self.writes,
+            folder, steps=self.last, batch_tokens=self.config.batch_tokens, attempt=attempt.number, writes=self.writes,
             flush_seconds=options.heartbeat_seconds,
+            check_owner=lambda: folder.check_newest(attempt.number, attempt.token),
         )  # fmt: skip
         self.times = self.recorder.times
         self.checkpoints = Checkpoints(folder.checkpoints, self.config.checkpoint.keep, options.say, self.always)
@@ -206,8 +217,10 @@ class _Run:
             self.options.say(
                 f"{self.folder.metrics}: is damaged, {lost} logged steps are lost; the training is not affected"
             )
-        if self.config.tensorboard:
-            self.recorder.open_tensorboard(step)
+        if self.config.tensorboard and self.writes:
+            self.recorder.add(sinks.TensorBoard(self.folder, step))
+        if self.config.wandb is not None and self.writes:
+            self.recorder.add(sinks.WeightsAndBiases(self.folder, self.config.wandb, config_lib.to_dict(self.config)))
         return state, step
 
     def _from_trunk(self) -> tuple[TrainState, int] | None:
@@ -232,8 +245,10 @@ class _Run:
         schedule = optim.schedule_of(config)
         pending: tuple[int, Any] | None = None
         saved_at = time.monotonic()
-        with Prefetcher(lambda step: self.trainer.put(self.batches, step), first, last) as prefetched:
+        tracer = profiling.Tracer(config.profile, self.folder.path / "profile", self.writes)
+        with Prefetcher(lambda step: self.trainer.put(self.batches, step), first, last) as prefetched, tracer:
             for step, batch in prefetched:
+                tracer.before(step, state)
                 with self.times.spent_on("compile") if step == first else contextlib.nullcontext():
                     state, metrics = self.trainer.step(state, batch, schedule)
                 if step == first:
@@ -274,6 +289,7 @@ class _Run:
         return done % self.config.train.log_every_steps == 0 and bool(processes.first_says(due))
 
     def _observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
+        self.recorder.check()
         values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             raise _NotFiniteError(step)

@@ -185,21 +185,43 @@ class RunDir:
                 read.append({})
         return read
 
-    def begin_attempt(self) -> int:
-        """Notes a start; its number, from 1."""
+    def begin_attempt(self, token: str = "") -> int:
+        """Notes a start, which owns the run from here on; its number, from 1. `token` tells it from any other."""
         number = len(self.attempts()) + 1
-        files.write_json(self.path / "attempts" / f"{number}.json", {"began": time.time()})
+        files.write_json(self._attempt_path(number), {"began": time.time(), "token": token})
         return number
 
-    def end_attempt(self, number: int, code: int, sentence: str) -> None:
-        """Notes how a start ended, unless that is noted already: a launcher asks for this after its child did."""
-        path = self.path / "attempts" / f"{number}.json"
+    def check_newest(self, number: int, token: str) -> None:
+        """Raises UserError where a later start has taken the run: the newest wins. For object stores and folders that
+        several machines share, where `lock` keeps nobody off.
+
+        Between two calls both starts write. A step that both save at once may not match its digests and is then
+        skipped, so progress can be lost; a result cannot be wrong."""
+        if self._attempt_path(number + 1).exists() or self._token(number) not in (None, token):
+            raise UserError(f"{self.name}: a later start has taken this run; this one ends and leaves it to that one")
+
+    def end_attempt(self, number: int, code: int, sentence: str, token: str = "") -> None:
+        """Notes how a start ended, unless that is noted already: a launcher asks for this after its child did.
+        With a `token`, only if the start is still that one."""
+        if token and self._token(number) not in (None, token):
+            return
+        path = self._attempt_path(number)
         try:
             attempt = files.read_json(path)
         except (FileNotFoundError, files.DamagedFile):
             attempt = {}
         if "ended" not in attempt:
             files.write_json(path, attempt | {"ended": time.time(), "exit_code": code, "sentence": sentence[-2000:]})
+
+    def _token(self, number: int) -> str | None:
+        """Of the start with this number, None where it cannot be read."""
+        try:
+            return files.read_json(self._attempt_path(number)).get("token")
+        except (FileNotFoundError, files.DamagedFile):
+            return None
+
+    def _attempt_path(self, number: int) -> epath.Path:
+        return self.path / "attempts" / f"{number}.json"
 
     def write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
         data = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)

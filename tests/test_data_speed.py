@@ -1,23 +1,16 @@
 """The claims on speed that would break a training if they broke. The figures are experiments/benchmarks/data.py's."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from moe_jax.data.batches import Batches
 from moe_jax.data.store import SHARD_TOKENS, open_store
-
-BENCHMARK = Path(__file__).parents[1] / "experiments" / "benchmarks" / "data.py"
+from tests import benchmarks
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("data_benchmark", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmarks.load("data")
 
 
 def test_the_sparse_store_is_a_store(benchmark, tmp_path):

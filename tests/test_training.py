@@ -1,6 +1,5 @@
 """A run that is stopped, killed or damaged anywhere ends with the bits of the run that never was."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,10 +13,12 @@ import pytest
 
 from moe_jax import configfile, errors, planning, training
 from moe_jax.workdir import Workdir
+from tests import benchmarks
 from tests.conftest import ROOT, child_environment
 
-# Times, rates and attempts differ from start to start; nothing else may.
-DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu"}
+faults = benchmarks.load("faults")
+outcome = faults.outcome
+
 STEPS = 16
 
 
@@ -36,13 +37,6 @@ def go(flags, path, on_step=lambda beat: None, say=print):
     folder = workdir.run_dir(runs[0].name)
     options = training.Options(say=say, on_step=on_step, devices=jax.devices()[:2])
     return folder, training.train(manifest.runs[0], folder, store, manifest.store, options)
-
-
-def outcome(folder):
-    """What a run leaves, without what may differ: result, metrics, and the digests of its last checkpoint's arrays."""
-    result = {k: v for k, v in folder.result().items() if k not in DIFFERENT}
-    metrics = [{k: v for k, v in line.items() if k not in DIFFERENT} for line in folder.read_metrics()]
-    return json.dumps([result, metrics], sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +198,25 @@ def test_sigterm_ends_with_75_and_the_state_saved(flags, tmp_path):
     assert process.returncode == errors.STOPPED, said
     assert "stopped at step" in said and "Traceback" not in said
     assert len(list(tmp_path.glob("runs/*/checkpoints/*.sha256.json"))) == 1
+
+
+def test_the_profiler_traces_the_chosen_steps(flags, tmp_path):
+    folder, _ = go([*flags, "--config.profile.first_step=3", "--config.profile.steps=2"], tmp_path)
+    (trace,) = (folder.path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_later_start_takes_the_run(undisturbed, flags, tmp_path):
+    """On an object store no lock holds it off: the older one notices and ends, and the newer one goes on alone."""
+    taken = []
+
+    def another_begins(beat):
+        if beat["step"] == 6 and not taken:
+            taken.append(Workdir(str(tmp_path)).run_dir(second_name(tmp_path)).begin_attempt("another"))
+
+    with pytest.raises(errors.UserError, match="a later start has taken this run"):
+        go(flags, tmp_path, on_step=another_begins)
+    folder, _ = go(flags, tmp_path)
+    assert outcome(folder) == outcome(undisturbed)
+    assert [a.get("exit_code") for a in folder.attempts()] == [errors.BAD_INPUT, None, 0]

@@ -3,9 +3,10 @@
     python experiments/benchmarks/faults.py [--kills=30] [--stops=10] [--seed=0]
 
 SIGKILL comes by the clock, at any moment of a start's life, and by the file, just before a random one of its file
-operations: so that a checkpoint, a log and the result are met half-written too. SIGTERM comes by the clock. After each
-the same command is started again; a run that ends is compared, to the bit, in its result, its metrics (all but times,
-rates and attempts) and every array of its last checkpoint. About 5 s a kill; ends with 1 on the first difference.
+operations (killed.py), every fifth time among those that write the result: so that all is met half-written too. SIGTERM
+comes by the clock. After each the same command is started again; a run that ends is compared, to the bit, in its
+result, its metrics (all but times, rates and attempts) and every array of its last checkpoint. About 5 s a kill; ends
+with 1 on the first difference.
 """
 
 import argparse
@@ -29,12 +30,13 @@ from moe_jax.workdir import RunDir, Workdir
 
 # Times, rates and attempts differ from start to start; nothing else may.
 DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu"}
-OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}  # audit events, each before it happens
 CONFIG = (
     "--config=configs/smoke.py:tiny", "--config.train.tokens=16384", "--config.checkpoint.every_steps=4",
-    "--config.eval.every_steps=16", "--config.eval.sequences=64",
+    "--config.eval.every_steps=16", "--config.eval.sequences=64", "--config.guard.factor=3", "--config.guard.window=8",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
+KILLED = Path(__file__).with_name("killed.py")
+RESULT_OPERATIONS = 4  # from opening the result's file to what follows its rename
 
 
 def outcome(folder: RunDir) -> dict[str, Any]:
@@ -79,10 +81,13 @@ class Run:
     def __init__(self, flags: list[str], workdir: Path, environment: dict[str, str]):
         self.flags, self.workdir, self.environment = flags, workdir, environment
         self._result: tuple[int, int] | None = None  # inode and time of result.json, once it is there
+        self._attempts, self._unfinished = 0, set()  # before the newest start
 
-    def start(self, operation: int = 0) -> subprocess.Popen:
-        """A start that kills itself before that file operation (from 1), where it is not 0."""
-        command = [sys.executable, __file__, f"--child={operation}", *self.flags, f"--workdir={self.workdir}"]
+    def start(self, operation: str = "0") -> subprocess.Popen:
+        """A start that kills itself before that file operation, as killed.py says."""
+        self._attempts = len(self.folder.attempts()) if self.folder else 0
+        self._unfinished = self._unfinished_steps()
+        command = [sys.executable, str(KILLED), operation, *self.flags, f"--workdir={self.workdir}"]
         return subprocess.Popen(
             [*command, "--heartbeat_seconds=0.1"], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -96,19 +101,24 @@ class Run:
     def where(self) -> str:
         """What the killed start was at, from what it left."""
         folder = self.folder
-        if folder is None or not folder.path.exists():
+        if folder is None or len(folder.attempts()) == self._attempts:
             return "starting"
         if folder.result_path.exists():
             return "after its result"
         if list(folder.path.glob(".result.json.*")):
             return "writing its result"
-        if folder.checkpoints.exists():
-            names = {p.name for p in folder.checkpoints.iterdir()}
-            if any(not n.endswith(".json") and f"{n}.sha256.json" not in names for n in names):
-                return "writing a checkpoint"
-        phase = (folder.heartbeat() or {}).get("phase", "starting")
-        attempts = folder.attempts()
-        return phase if attempts and (folder.heartbeat() or {}).get("attempt") == len(attempts) else "starting"
+        if self._unfinished_steps() - self._unfinished:
+            return "writing a checkpoint"
+        beat = folder.heartbeat() or {}
+        return beat["phase"] if beat.get("attempt") == self._attempts + 1 else "starting"
+
+    def _unfinished_steps(self) -> set[tuple[str, int]]:
+        """Names and inodes of checkpoints without a digest."""
+        if self.folder is None or not self.folder.checkpoints.exists():
+            return set()
+        found = list(os.scandir(self.folder.checkpoints))
+        names = {entry.name for entry in found}
+        return {(e.name, e.inode()) for e in found if e.is_dir() and f"{e.name}.sha256.json" not in names}
 
     def check_result_is_written_once(self) -> None:
         folder = self.folder
@@ -160,9 +170,9 @@ class Attack:
         hit: collections.Counter[str] = collections.Counter()
         run = self._new_run()
         while hit.total() < kills:
-            by_file = hit.total() % 2 == 1
-            process = run.start(self._random.randint(1, self.operations) if by_file else 0)
-            if not by_file:
+            by = ("clock", "file", "clock", "file", "result")[hit.total() % 5]
+            process = run.start(self._operation(by))
+            if by == "clock":
                 try:
                     process.wait(self._random.uniform(0, self.lifetime))
                 except subprocess.TimeoutExpired:
@@ -177,6 +187,11 @@ class Attack:
                 run = self._done(run)
         self._done(run)
         return hit
+
+    def _operation(self, by: str) -> str:
+        if by == "result":
+            return f"result+{self._random.randint(1, RESULT_OPERATIONS)}"
+        return str(self._random.randint(1, self.operations) if by == "file" else 0)
 
     def stop(self, stops: int) -> tuple[collections.Counter[int], list[float]]:
         """SIGTERM so often; (exit codes, seconds from the signal to the end)."""
@@ -224,26 +239,6 @@ def prepare(scratch: Path) -> str:
     return str(store)
 
 
-def child(operation: int, argv: list[str]) -> int:
-    """Trains; kills itself before the given file operation under its workdir, and else says how many there were."""
-    workdir = next(a for a in argv if a.startswith("--workdir=")).removeprefix("--workdir=")
-    seen = 0
-
-    def count(event: str, args: tuple) -> None:
-        nonlocal seen
-        if event in OPERATIONS and str(args[0]).startswith(workdir):
-            seen += 1
-            if seen == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    from moe_jax import command, train
-
-    code = command.run(train.main, argv)
-    print(f"{seen} file operations", flush=True)
-    return code
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
@@ -271,6 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1].startswith("--child="):
-        sys.exit(child(int(sys.argv[1].removeprefix("--child=")), sys.argv[2:]))
     main()

@@ -1,13 +1,12 @@
 """Pieces -> the store's arrays. A worker owns whole shards of the store, so no two write to one file."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
 from moe_jax.data import files, pieces, workers
-from moe_jax.data.store import SHARD_TOKENS, create_array
+from moe_jax.data.store import SHARD_TOKENS, create_array, shard_digest
 from moe_jax.errors import WorkFailed
 
 
@@ -37,7 +36,7 @@ def write_shard(
     with files.os_errors(store):
         create_array(store, split, ends[-1], dtype)[first:last].write(tokens).result()
     workers.count(len(tokens))
-    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
+    digest = shard_digest(tokens)
     files.write_json(_mark(folder, split, shard), {"sha256": digest})
     return digest
 

@@ -16,7 +16,6 @@ import errno
 import functools
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,6 +30,7 @@ from moe_jax.data.store import (
     UNFINISHED_NAME,
     MissingStore,
     StoreInfo,
+    digest,
     n_shards,
     read_info,
     token_dtype,
@@ -217,7 +217,6 @@ def _info(
         "vocabulary_size": vocabulary.size,
         "end_of_document": vocabulary.end_of_document,
     }
-    hashed = json.dumps(meaning | {"shards": digests}, sort_keys=True).encode()
     return StoreInfo(
         **{name: total(name) for name in ("tokens", "bytes", "token_bytes", "documents")},
         skipped=dict(sorted(skipped.items())),
@@ -225,7 +224,7 @@ def _info(
         byte_lengths=tuple(vocabulary.byte_lengths().tolist()),
         source=source.describe(),
         settings=dataclasses.asdict(settings),
-        sha256=hashlib.sha256(hashed).hexdigest(),
+        sha256=digest(**meaning, shards=digests),
     )
 
 

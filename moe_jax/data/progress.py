@@ -14,10 +14,13 @@ LINE_SECONDS = 10.0
 
 
 @contextmanager
-def stage(what: str, total: int, tokens: Callable[[], int], out: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Shows `total` parts of work being done; gives the function to call after each. `tokens` counts all so far."""
+def stage(
+    what: str, total: int, counted: Callable[[], int], out: TextIO | None = None, unit: str = "tokens"
+) -> Iterator[Callable[[], None]]:
+    """Shows `total` parts of work being done; gives the function to call after each. `counted` is how many units all
+    so far."""
     out = out or sys.stdout
-    began, at_start, done = time.perf_counter(), tokens(), 0
+    began, at_start, done = time.perf_counter(), counted(), 0
     console = Console(file=out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
@@ -25,8 +28,8 @@ def stage(what: str, total: int, tokens: Callable[[], int], out: TextIO | None =
     ended = threading.Event()
 
     def rate() -> str:
-        n, seconds = tokens() - at_start, max(time.perf_counter() - began, 1e-9)
-        return f"{n:,} tokens, {n / seconds:,.0f} tokens/s"
+        n, seconds = counted() - at_start, max(time.perf_counter() - began, 1e-9)
+        return f"{n:,} {unit}, {n / seconds:,.0f} {unit}/s"
 
     def line() -> None:
         print(f"{what}: {done}/{total}, {rate()}", file=out, flush=True)

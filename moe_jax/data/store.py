@@ -10,6 +10,8 @@ tokens in silence.
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import os
 from typing import Any
@@ -58,6 +60,11 @@ class StoreInfo:
     def dtype(self) -> np.dtype:
         return token_dtype(self.vocabulary_size)
 
+    def digest_of(self, shards: dict[str, list[str]]) -> str:
+        """What `sha256` is where the shards of each split have these SHA-256."""
+        meaning = (self.vocabulary, self.vocabulary_size, self.end_of_document)
+        return digest(*meaning, shards)
+
 
 class Store:
     """A finished store, open for reading. Safe to read from several threads."""
@@ -81,6 +88,14 @@ class Store:
         except ValueError as e:
             raise _damaged(self.path, f"its {split} tokens cannot be read: {_first_line(e)}") from e
         return windows
+
+    def shard(self, split: str, k: int) -> np.ndarray:
+        """The tokens of the split's shard k [≤ SHARD_TOKENS], in the store's dtype."""
+        first, last = k * SHARD_TOKENS, min((k + 1) * SHARD_TOKENS, self.info.tokens[split])
+        try:
+            return self._arrays[split][first:last].read().result()
+        except ValueError as e:
+            raise _damaged(self.path, f"shard {k} of {split} cannot be read: {_first_line(e)}") from e
 
     def bytes_of(self, tokens: np.ndarray) -> int:
         """Bytes of text, in UTF-8, that these tokens (any shape) stand for."""
@@ -121,6 +136,16 @@ def read_info(path: str) -> StoreInfo:
 
 def write_info(path: epath.Path, info: StoreInfo) -> None:
     files.write_json(path / INFO_NAME, dataclasses.asdict(info))
+
+
+def digest(vocabulary: dict[str, Any], vocabulary_size: int, end_of_document: int, shards: dict[str, list[str]]) -> str:
+    """SHA-256 of a store: of the tokens, by the SHA-256 of each shard of each split, and of what they mean."""
+    meaning = {"vocabulary": vocabulary, "vocabulary_size": vocabulary_size, "end_of_document": end_of_document}
+    return hashlib.sha256(json.dumps(meaning | {"shards": shards}, sort_keys=True).encode()).hexdigest()
+
+
+def shard_digest(tokens: np.ndarray) -> str:
+    return hashlib.sha256(tokens.tobytes()).hexdigest()
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype:

@@ -1,0 +1,45 @@
+"""`moe_jax.train` for faults.py: kills itself just before a file operation under its workdir, where one is named.
+
+    killed.py OPERATION --config=… --workdir=…
+
+OPERATION is its number, from 1; `result+N` counts from the first that concerns the result's file; 0 is none. Imports
+little, so that a signal meets the program and not this file.
+"""
+
+import os
+import signal
+import sys
+
+AUDITED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}  # each is reported before it happens
+RESULT = ".result.json."  # the file that becomes result.json
+
+
+def watch(operation: str, workdir: str) -> list[int]:
+    """Begins to count; gives a list whose one number is the count."""
+    counted, (mark, _, number) = [0], operation.rpartition("+")
+    left = int(number) or -1
+    begun = not mark
+
+    def count(event: str, args: tuple) -> None:
+        nonlocal begun, left
+        if event not in AUDITED or not str(args[0]).startswith(workdir):
+            return
+        counted[0] += 1
+        begun = begun or RESULT in str(args[0])
+        if begun:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    return counted
+
+
+if __name__ == "__main__":
+    operation, *argv = sys.argv[1:]
+    counted = watch(operation, next(a for a in argv if a.startswith("--workdir=")).removeprefix("--workdir="))
+    from moe_jax import command, train
+
+    code = command.run(train.main, argv)
+    print(f"{counted[0]} file operations", flush=True)
+    sys.exit(code)
