@@ -2,26 +2,30 @@
 
 Orbax does not notice a flipped byte in array data, so after each commit SHA-256 of all files is written to
 `<step>.sha256.json`: the last thing that is written of a step and the first that is read. A step whose files do not
-match, or that was left half-written, is skipped with a warning and the one before is used.
+match, or that was left half-written, is skipped with a warning and the one before is used. Of several processes each
+reads back and hashes its share of the files.
 """
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from moe_jax import files, processes
 from moe_jax.trainer import TrainState
 
-_NONE = -1  # no step
+_HASHERS = 8  # files that a process reads at a time: object stores answer late
 
 
 class Checkpoints:
@@ -67,20 +71,23 @@ class Checkpoints:
 
     def restore(self, abstract_state: TrainState, at_most: int | None = None) -> tuple[TrainState, int] | None:
         """(state, step) of the newest step (not above `at_most`) that is whole, laid out as `abstract_state` says; None
-        where there is none. Of several processes the first looks, and all restore what it has found whole."""
-        step = processes.first_says(self._newest_whole_step(at_most) if processes.is_first() else _NONE)
-        if step == _NONE:
-            return None
-        return self._orbax.restore(self._folder / str(step), args=ocp.args.StandardRestore(abstract_state)), step
-
-    def _newest_whole_step(self, at_most: int | None) -> int:
-        for step in reversed(self.steps()):
+        where there is none. All processes look and restore together."""
+        for step in reversed(self._steps_of_first()):
             if at_most is not None and step > at_most:
                 continue
-            if (wrong := self._what_is_wrong(step)) is None:
-                return step
-            self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
-        return _NONE
+            wrong = self._what_is_wrong(step)
+            if not processes.first_says(wrong is not None):
+                path = self._folder / str(step)
+                return self._orbax.restore(path, args=ocp.args.StandardRestore(abstract_state)), step
+            if processes.is_first():
+                self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
+        return None
+
+    def _steps_of_first(self) -> list[int]:
+        """What the first process sees: another's view of a shared disk may be older."""
+        steps = self.steps() if processes.is_first() else []
+        n = processes.first_says(len(steps))
+        return [processes.first_says(steps[i] if steps else 0) for i in range(n)]
 
     def close(self) -> None:
         self.wait()
@@ -88,9 +95,10 @@ class Checkpoints:
 
     def _finish(self, step: int) -> None:
         try:
-            self._orbax.wait_until_finished()
+            self._orbax.wait_until_finished()  # on every process: Orbax has committed by then
+            digests = self._digests(step)
             if processes.is_first():
-                files.write_json(self._digest_path(step), {"files": self._digests(step)})
+                files.write_json(self._digest_path(step), {"files": digests})
                 self._retire()
         except Exception as e:  # raised by wait(), in the thread that trains
             self._error = self._as_os_error(e)
@@ -106,17 +114,26 @@ class Checkpoints:
         return self._folder / f"{step}.sha256.json"
 
     def _digests(self, step: int) -> dict[str, str]:
+        """SHA-256 of every file of the step, at the first process; each process hashes its share."""
         root = self._folder / str(step)
-        return {path.relative_to(root).as_posix(): _sha256(path) for path in sorted(_files_under(root))}
+        names = sorted(path.relative_to(root).as_posix() for path in _files_under(root))
+        share = names[jax.process_index() :: jax.process_count()]
+        with ThreadPoolExecutor(_HASHERS) as pool:
+            digests = dict(zip(share, pool.map(lambda name: _sha256(root / name), share), strict=True))
+        parts = processes.to_first(f"digests of {root}", json.dumps(digests))
+        return {name: digest for part in parts for name, digest in json.loads(part).items()}
 
     def _what_is_wrong(self, step: int) -> str | None:
+        """At the first process; the others only do their share."""
+        if not processes.first_says((self._folder / str(step)).exists()):
+            return "its files are gone"
+        found = self._digests(step)
+        if not processes.is_first():
+            return None
         try:
             stated = files.read_json(self._digest_path(step))["files"]
         except (files.DamagedFile, KeyError):
             return "its digest file is damaged"
-        if not (self._folder / str(step)).exists():
-            return "its files are gone"
-        found = self._digests(step)
         for name in sorted(stated.keys() | found.keys()):
             if stated.get(name) != found.get(name):
                 what = "is missing" if name not in found else "was not there" if name not in stated else "has changed"

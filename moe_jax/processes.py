@@ -5,11 +5,17 @@ know of it. A process that dies or fails alone makes the others wait for the hea
 launchers take for a crash of the whole run. Only `join` may come before JAX is asked for a device.
 """
 
+import collections
+
 import jax
 import numpy as np
+from jax._src import distributed  # its key-value store has no public door (jax 0.11); Orbax takes this one too
 from jax.experimental import multihost_utils
 
 from moe_jax.errors import UserError
+
+_asked: collections.Counter[str] = collections.Counter()
+_PATIENCE_MS = 3_600_000  # a process that has died ends the others long before
 
 
 def join(
@@ -50,6 +56,22 @@ def first_says(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def to_first(key: str, text: str) -> list[str]:
+    """Every process's text, at the first; [] at the others. What all ask with one `key` is asked in one order.
+
+    Goes through the coordination service, so a background thread may call it while the devices compute."""
+    if jax.process_count() == 1:
+        return [text]
+    _asked[key] += 1
+    key = f"{key}/{_asked[key]}"  # a key of the service is written once
+    client = distributed.global_state.client
+    if not is_first():
+        client.key_value_set(f"moe_jax/{key}/{jax.process_index()}", text)
+        return []
+    others = [f"moe_jax/{key}/{i}" for i in range(1, jax.process_count())]
+    return [text, *(client.blocking_key_value_get(other, _PATIENCE_MS) for other in others)]
 
 
 def together(what: str) -> None:

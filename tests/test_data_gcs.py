@@ -1,31 +1,15 @@
-"""A store on an object store: an emulator of Google Cloud Storage on this machine.
-
-What it cannot show: two writers at once (it ignores ifGenerationMatch), permissions, throttling.
-"""
+"""A store on an object store (tests/gcs.py says what the emulator cannot show)."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from moe_jax.errors import BAD_INPUT, DONE
+from tests import gcs
 
 pytestmark = pytest.mark.slow
-
-# The emulator's downloads lack a header that the real service sends and TensorStore reads.
-SERVER = """
-import sys
-from gcp_storage_emulator import server
-write = server.Response.write_file
-def write_with_generation(response, *args, **kwargs):
-    response["x-goog-generation"] = "1"
-    write(response, *args, **kwargs)
-server.Response.write_file = write_with_generation
-server.create_server("localhost", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
-"""
 
 COMPARE = """
 import sys, numpy as np
@@ -46,24 +30,8 @@ print(*(p.name for p in epath.Path(sys.argv[1]).iterdir()))
 
 @pytest.fixture
 def environment():
-    """What a process needs to take the emulator for Google's service."""
-    for package in ("gcp_storage_emulator", "gcsfs"):
-        pytest.importorskip(package)
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = s.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket() as s:
-            if s.connect_ex(("localhost", port)) == 0:
-                break
-        time.sleep(0.05)
-    url = f"http://localhost:{port}"
-    emulated = {"TENSORSTORE_GCS_HTTP_URL": url, "STORAGE_EMULATOR_HOST": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"}
-    yield os.environ | emulated | {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-    server.kill()
-    server.wait()
+    with gcs.emulator() as emulated:
+        yield os.environ | emulated
 
 
 def test_a_store_on_gs_is_the_local_one_also_after_kill(tmp_path, environment):

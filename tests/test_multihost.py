@@ -1,4 +1,4 @@
-"""Two real processes train what one trains, write it once, stop together, and are gone on with by any number."""
+"""Two and four real processes train what one trains, write it once, stop together, and any number goes on with it."""
 
 import signal
 import socket
@@ -42,26 +42,26 @@ def one(flags, tmp_path_factory):
     return alone(flags, tmp_path_factory.mktemp("one"))
 
 
-class Two:
-    """Two processes of two devices each that train in `path`; `said` is what each has printed."""
+class Several:
+    """`n` processes of so many devices each that train in `path`; `said` is what each has printed."""
 
-    def __init__(self, flags, path):
+    def __init__(self, flags, path, n=2, devices=2, **environment):
         self.path = path
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
         path.mkdir(exist_ok=True)
-        self._logs = [path / f"said{i}.txt" for i in range(2)]
+        self._logs = [path / f"said{i}.txt" for i in range(n)]
         self.processes = []
         for i, log in enumerate(self._logs):
-            several = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}"]
+            several = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={n}", f"--process_id={i}"]
             options = [f"--distributed_heartbeat_seconds={HEARTBEAT_SECONDS}", "--heartbeat_seconds=0.5"]
             with log.open("wb") as out:
                 arguments = [sys.executable, "-m", "moe_jax.train", *flags, f"--workdir={path}", *several, *options]
                 self.processes.append(
                     subprocess.Popen(
-                        arguments, cwd=ROOT, env=child_environment(2), stdout=out, stderr=subprocess.STDOUT,
-                        stdin=subprocess.DEVNULL,
+                        arguments, cwd=ROOT, env=child_environment(devices, **environment), stdout=out,
+                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                     )
                 )  # fmt: skip
 
@@ -77,11 +77,17 @@ class Two:
     def said(self):
         return [log.read_text(errors="replace") for log in self._logs]
 
-    def wait_for_a_checkpoint(self, seconds=240):
+    def wait_for_a_checkpoint(self, beyond=0, seconds=240):
+        """Of a step after `beyond`."""
         until = time.monotonic() + seconds
-        while not list(self.path.glob("runs/*/checkpoints/*.sha256.json")):
+        while self.newest_step <= beyond:
             assert time.monotonic() < until and all(p.poll() is None for p in self.processes), self.said
             time.sleep(0.05)
+
+    @property
+    def newest_step(self):
+        names = [p.name.split(".")[0] for p in self.path.glob("runs/*/checkpoints/*.sha256.json")]
+        return max(map(int, names), default=0)
 
     def codes(self, seconds=240):
         return [process.wait(timeout=seconds) for process in self.processes]
@@ -105,7 +111,7 @@ def check_equal(folder, other, rel):
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(flags, one, tmp_path):
     """And only the first says and writes anything."""
-    with Two(flags, tmp_path / "two") as two:
+    with Several(flags, tmp_path / "two") as two:
         assert two.codes() == [0, 0], two.said
     check_equal(two.folder, one, rel=1e-5)
     assert two.folder.result()["n_devices"] == 4 and two.folder.run()["mesh"] == {"replica": 1, "data": 2, "expert": 2}
@@ -117,7 +123,7 @@ def test_two_processes_train_what_one_trains(flags, one, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_one_process_goes_on(flags, one, tmp_path):
-    with Two(flags, tmp_path / "killed") as two:
+    with Several(flags, tmp_path / "killed") as two:
         two.wait_for_a_checkpoint()
         two.processes[1].kill()
         began = time.monotonic()
@@ -130,12 +136,12 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(flags, one, tmp
 
 @pytest.mark.slow
 def test_asking_one_process_to_stop_stops_both_and_both_go_on(flags, one, tmp_path):
-    with Two(flags, tmp_path / "stopped") as two:
+    with Several(flags, tmp_path / "stopped") as two:
         two.wait_for_a_checkpoint()
         two.processes[1].send_signal(signal.SIGTERM)
         assert two.codes() == [errors.STOPPED] * 2, two.said
     assert all("stopped at step" in said and "Traceback" not in said for said in two.said)
-    with Two(flags, two.path) as again:
+    with Several(flags, two.path) as again:
         assert again.codes() == [0, 0], again.said
     assert "goes on at step" in again.said[0]
     check_equal(again.folder, one, rel=1e-5)
@@ -164,3 +170,48 @@ def test_multihost_without_a_pod_is_refused(verb, tmp_path):
     done = verb("train", "--config=configs/smoke.py:tiny", f"--workdir={tmp_path / 'w'}", "--multihost")
     assert done.returncode == errors.BAD_INPUT and "this host knows of no pod" in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_four_processes_killed_one_at_a_time_train_what_one_trains(flags, one, tmp_path):
+    """Each is killed in its turn, the first too; the others end, and four go on from the newest checkpoint."""
+    kills = 0
+    for victim in (3, 0):
+        with Several(flags, tmp_path / "four", n=4, devices=1) as four:
+            four.wait_for_a_checkpoint(beyond=four.newest_step)
+            four.processes[victim].kill()
+            codes = four.codes()
+        assert codes[victim] == -signal.SIGKILL
+        others = [code for i, code in enumerate(codes) if i != victim]
+        assert not {errors.BAD_INPUT, errors.DIVERGED, errors.STOPPED} & set(others), four.said
+        kills += 0 not in others
+    assert kills  # a kill that comes after the last step finds a finished run
+    with Several(flags, tmp_path / "four", n=4, devices=1) as four:
+        assert four.codes() == [0] * 4, four.said
+    check_equal(four.folder, one, rel=1e-5)
+    run = four.folder.run()
+    assert run["mesh"] == {"replica": 1, "data": 2, "expert": 2} and four.folder.result()["n_devices"] == 4
+
+
+@pytest.mark.slow
+def test_float64_goes_on_on_another_mesh_and_number_of_processes(flags, tmp_path):
+    """Fifty steps on two processes and four devices, fifty on one device: within 1e-10 of a hundred on one."""
+    longer = [*flags, "--config.train.tokens=25600", "--config.model.compute_dtype=float64"]
+    one_device = [f for f in longer if "mesh" not in f]
+    with Several(one_device, tmp_path / "one", n=1, devices=1, JAX_ENABLE_X64="true") as alone_64:
+        assert alone_64.codes() == [0], alone_64.said
+    every = "--config.checkpoint.every_steps=10"
+    with Several([*longer, every], tmp_path / "changed", JAX_ENABLE_X64="true") as two:
+        two.wait_for_a_checkpoint(beyond=40)
+        two.processes[0].send_signal(signal.SIGTERM)
+        assert two.codes() == [errors.STOPPED] * 2, two.said
+    stopped_at = two.newest_step
+    assert 50 <= stopped_at < 100
+    with Several([*one_device, every], tmp_path / "changed", n=1, devices=1, JAX_ENABLE_X64="true") as changed:
+        assert changed.codes() == [0], changed.said
+    assert f"goes on at step {stopped_at} of 100" in changed.said[0]
+    lines, others = changed.folder.read_metrics(), alone_64.folder.read_metrics()
+    assert [line["step"] for line in lines] == [line["step"] for line in others] == list(range(100))
+    for line, reference in zip(lines, others, strict=True):
+        assert line["loss"] == pytest.approx(reference["loss"], rel=1e-10), line["step"]
+    assert changed.folder.result()["eval_loss"] == pytest.approx(alone_64.folder.result()["eval_loss"], rel=1e-6)

@@ -202,7 +202,7 @@ def test_sigterm_ends_with_75_and_the_state_saved(flags, tmp_path):
 
 def test_the_profiler_traces_the_chosen_steps(flags, tmp_path):
     folder, _ = go([*flags, "--config.profile.first_step=3", "--config.profile.steps=2"], tmp_path)
-    (trace,) = (folder.path / "profile").rglob("*.xplane.pb")
+    (trace,) = Path(folder.path / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000
     assert "tensorflow" not in sys.modules
 
