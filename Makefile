@@ -48,9 +48,9 @@ test: install
 test-slow: install $(VENV)/.bench
 	$(PYTEST) -m slow
 
-# Torch and transformers, the peers: the longer proofs compare with them.
+# Torch and transformers, the peers, and Weights & Biases: the longer proofs use them.
 $(VENV)/.bench: setup.py constraints.txt | install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,wandb]'
 	@touch $@
 
 lint: install

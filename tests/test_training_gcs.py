@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.conftest import ROOT, child_environment
 
 pytestmark = pytest.mark.slow
 
-NAME = "n3p1k-d16k-g1-s0"
+NAME = "n3p1k-d66k-g1-s0"
 THERE = "gs://bucket/w"
 OUTCOME = """
 import hashlib, json, sys
@@ -33,11 +35,21 @@ def environment():
         yield child_environment(1, **emulated)
 
 
+def newest_step(environment):
+    """Of the run's checkpoints that have their digest, as the bucket lists them."""
+    query = urllib.parse.urlencode({"prefix": f"w/runs/{NAME}/checkpoints/"})
+    with urllib.request.urlopen(f"{environment['STORAGE_EMULATOR_HOST']}/storage/v1/b/bucket/o?{query}") as answer:  # noqa: S310
+        names = [item["name"].rpartition("/")[2] for item in json.load(answer).get("items", [])]
+    return max((int(n.split(".")[0]) for n in names if n.endswith(".sha256.json")), default=0)
+
+
 @pytest.fixture(scope="module")
-def flags(byte_store, tmp_path_factory):
+def flags(environment, tmp_path_factory):
+    """The store is in the bucket too, and read from a copy."""
+    run(environment, "-m", "moe_jax.prepare", "--store=gs://bucket/store")
     return [
-        "--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", "--config.train.tokens=16384",
-        "--config.checkpoint.every_steps=8", "--config.eval.every_steps=16", "--heartbeat_seconds=0.2",
+        "--config=configs/smoke.py:tiny", "--config.data.store=gs://bucket/store", "--config.train.tokens=65536",
+        "--config.checkpoint.every_steps=8", "--config.eval.every_steps=64", "--heartbeat_seconds=0.2",
         f"--config.data.cache={tmp_path_factory.mktemp('cache')}",
     ]  # fmt: skip
 
@@ -61,36 +73,37 @@ def outcome(environment, workdir):
 
 @pytest.fixture(scope="module")
 def local(environment, flags, tmp_path_factory):
-    """(outcome, seconds) of a run on the local disk."""
+    """The outcome of a run on the local disk."""
     workdir = tmp_path_factory.mktemp("local")
-    began = time.monotonic()
     process = start(environment, flags, workdir)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == errors.DONE, said
-    return outcome(environment, workdir), time.monotonic() - began
+    return outcome(environment, workdir)
 
 
 def test_killed_and_stopped_there_it_gives_the_bits_of_a_local_run(environment, flags, local):
-    wanted, seconds = local
     moments, codes = random.Random(0), []  # noqa: S311
-    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
-        process = start(environment, flags, THERE)
-        time.sleep(moments.uniform(0.3, 0.8) * seconds)
+    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        process, before = start(environment, flags, THERE), newest_step(environment)
+        while newest_step(environment) <= before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3))
         process.send_signal(how)
         said = process.communicate(timeout=300)[0]
         codes.append(process.returncode)
         assert process.returncode in (-how, errors.STOPPED, errors.DONE), said
+    assert -signal.SIGKILL in codes and errors.DONE not in codes
     process = start(environment, flags, THERE)
     said = process.communicate(timeout=300)[0]
-    assert process.returncode == errors.DONE and -signal.SIGKILL in codes, said
-    assert outcome(environment, THERE) == wanted
+    assert process.returncode == errors.DONE, said
+    assert outcome(environment, THERE) == local
 
     verb = ("-m", "moe_jax.cli")
     assert "1 done" in run(environment, *verb, "status", f"--workdir={THERE}")
     assert "results.csv: 1 run" in run(environment, *verb, "collect", f"--workdir={THERE}")
     assert "eval loss" in run(environment, *verb, "evaluate", f"--workdir={THERE}/runs/{NAME}")
     step = "import moe_jax, sys; print(moe_jax.load(sys.argv[1]).config.steps)"
-    assert run(environment, "-c", step, f"{THERE}/runs/{NAME}").split()[-1] == "64"
+    assert run(environment, "-c", step, f"{THERE}/runs/{NAME}").split()[-1] == "256"
 
 
 def test_a_second_start_takes_the_run_and_the_first_ends(environment, flags):
