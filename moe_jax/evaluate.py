@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
 
     use_compilation_cache()
     restored = loading.restore(flags.workdir)
-    values = evaluation.evaluate(restored.trainer, restored.state.params, held_out)
+    values = evaluation.evaluate(restored.trainer, restored.state.weights, held_out)
     path = epath.Path(flags.workdir) / "evaluation.json"
     written = {
         "name": run["name"],

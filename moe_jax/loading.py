@@ -24,7 +24,7 @@ class Loaded(NamedTuple):
     """`model(tokens_BxS)` gives the hidden states and statistics, as in Transformer; B as the mesh allows."""
 
     model: Transformer
-    params: dict[str, Any]
+    params: dict[str, Any]  # all that the model computes with
     config: Config
 
 
@@ -43,7 +43,7 @@ def load(run_folder: str) -> Loaded:
 
     Raises UserError where the folder is no run's or holds no whole checkpoint."""
     restored = restore(run_folder)
-    params = restored.state.params
+    params = restored.state.weights
     return Loaded(restored.trainer.model(params), params, restored.trainer.config)
 
 

@@ -69,17 +69,18 @@ class Recorder:
 
     def __init__(
         self, folder: RunDir, *, steps: int, batch_tokens: int, attempt: int, writes: bool, flush_seconds: float,
-        check_owner: Callable[[], None] = lambda: None,
+        check_owner: Callable[[], None] = lambda: None, mfu_of_rate: float | None = None,
     ):  # fmt: skip
-        """`check_owner` is called before every write; what it raises ends the run."""
+        """`check_owner` is called before every write; what it raises ends the run. `mfu_of_rate`, where the devices'
+        peak is known, is the MFU of one token a second."""
         self._folder, self._writes, self._flush_seconds = folder, writes, flush_seconds
-        self._check_owner = check_owner
+        self._check_owner, self._mfu_of_rate = check_owner, mfu_of_rate
         self.times = Times((folder.heartbeat() or {}).get("times") or {})
         self._batch_tokens = batch_tokens
         self._lines: list[dict[str, Any]] = []
         self._beat: dict[str, Any] = {
-            "step": 0, "steps": steps, "tokens": 0, "loss": None, "tokens_per_second": None, "seconds_left": None,
-            "phase": "starting", "attempt": attempt, "host": socket.gethostname(),
+            "step": 0, "steps": steps, "tokens": 0, "loss": None, "tokens_per_second": None, "mfu": None,
+            "seconds_left": None, "phase": "starting", "attempt": attempt, "host": socket.gethostname(),
         }  # fmt: skip
         self._rate_from: tuple[int, float] | None = None
         self._lock = threading.Lock()
@@ -123,6 +124,7 @@ class Recorder:
             self._beat |= {
                 "step": step + 1, "tokens": (step + 1) * self._batch_tokens, "loss": loss,
                 "tokens_per_second": rate, "seconds_left": left,
+                "mfu": None if rate is None or self._mfu_of_rate is None else rate * self._mfu_of_rate,
             }  # fmt: skip
 
     def log(self, step: int, values: dict[str, float | list[float]]) -> None:
@@ -130,7 +132,7 @@ class Recorder:
         line = {"step": step, "tokens": (step + 1) * self._batch_tokens}
         line |= _finite(values)
         with self._lock:
-            self._lines.append(line | {"tokens_per_second": self._beat["tokens_per_second"]})
+            self._lines.append(line | {name: self._beat[name] for name in ("tokens_per_second", "mfu")})
         self._to_sinks(step, values)
 
     def log_evaluation(self, values: dict[str, float]) -> None:

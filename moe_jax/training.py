@@ -169,7 +169,7 @@ class _Run:
         self.held_out = windows.held_out(self.config, store)
         self.recorder = Recorder(
             folder, steps=self.last, batch_tokens=self.config.batch_tokens, attempt=attempt.number, writes=self.writes,
-            flush_seconds=options.heartbeat_seconds,
+            flush_seconds=options.heartbeat_seconds, mfu_of_rate=_mfu_of_rate(planned.counts, mesh),
             check_owner=lambda: folder.check_newest(attempt.number, attempt.token),
         )  # fmt: skip
         self.times = self.recorder.times
@@ -358,7 +358,7 @@ class _Run:
             "wall_seconds": self.times.total,
             "times": dict(self.times.seconds),
             "tokens_per_second": beat["tokens_per_second"],
-            "mfu": self._mfu(beat["tokens_per_second"], devices),
+            "mfu": beat["mfu"],
             "git_commit": provenance.git_commit(),
             **{k: devices[k] for k in ("device", "n_devices")},
         }
@@ -369,14 +369,6 @@ class _Run:
             self.folder.write_result(result)
         processes.together("finished")  # as in _stop
         return result
-
-    def _mfu(self, tokens_per_second: float | None, devices: dict[str, Any]) -> float | None:
-        """Share of the devices' published bf16 peak that train_flops makes; None where no peak is known."""
-        peak = chips.peak_flops(devices["device"])
-        if peak is None or tokens_per_second is None:
-            return None
-        counted = self.planned.counts
-        return counted["train_flops"] / counted["tokens"] * tokens_per_second / (peak * devices["n_devices"])
 
     def _write_run(self) -> None:
         if not self.writes:
@@ -411,6 +403,13 @@ class _TrunkRun(_Run):
         processes.together("finished")
         status, steps = ("done", self.last) if diverged_step is None else ("diverged", diverged_step)
         return {"name": self.planned.name, "status": status, "steps": steps}
+
+
+def _mfu_of_rate(counts: dict[str, Any], mesh: jax.sharding.Mesh) -> float | None:
+    """MFU of one token a second: the share of the devices' published bf16 peak that train_flops makes; None where no
+    peak is known."""
+    peak = chips.peak_flops(mesh.devices.flat[0].device_kind)
+    return None if peak is None else counts["train_flops"] / counts["tokens"] / (peak * mesh.devices.size)
 
 
 class _NotFiniteError(Exception):

@@ -170,7 +170,7 @@ class Attack:
         hit: collections.Counter[str] = collections.Counter()
         run = self._new_run()
         while hit.total() < kills:
-            by = ("clock", "file", "clock", "file", "result")[hit.total() % 5]
+            by = ("clock", "file", "result", "file", "clock")[hit.total() % 5]
             process = run.start(self._operation(by))
             if by == "clock":
                 try:

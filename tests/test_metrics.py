@@ -1,0 +1,81 @@
+"""A run's log: rates, MFU where the peak is known, and times that outlive a restart."""
+
+import time
+
+import pytest
+
+from moe_jax.metrics import Recorder, Times
+from moe_jax.workdir import Workdir
+
+
+def recorder(folder, **more):
+    return Recorder(folder, steps=10, batch_tokens=100, attempt=1, writes=True, flush_seconds=60.0, **more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = Workdir(str(tmp_path)).run_dir("n1-d1-g1-s0")
+    folder.create()
+    return folder
+
+
+def test_mfu_is_the_rate_times_what_one_token_a_second_is(folder):
+    r = recorder(folder, mfu_of_rate=1e-6)
+    for step in range(3):
+        r.seen(step, 2.0)
+        r.log(step, {"loss": 2.0})
+        time.sleep(0.01)
+    r.flush(metrics=True)
+    r.close()
+    lines = folder.read_metrics()
+    assert lines[0]["mfu"] is None and lines[0]["tokens_per_second"] is None  # the first step has the compile in it
+    for line in lines[1:]:
+        assert line["mfu"] == pytest.approx(1e-6 * line["tokens_per_second"], rel=1e-9) and line["mfu"] > 0
+    assert folder.heartbeat()["mfu"] == lines[-1]["mfu"]
+
+
+def test_without_a_known_peak_there_is_no_mfu(folder):
+    r = recorder(folder)
+    r.seen(0, 2.0)
+    r.seen(1, 2.0)
+    assert r.beat["mfu"] is None and r.beat["tokens_per_second"] > 0
+    r.close()
+
+
+def test_times_are_split_and_go_on_after_a_restart(folder):
+    r = recorder(folder)
+    with r.times.spent_on("train"):
+        time.sleep(0.03)
+        with r.times.spent_on("eval"):
+            time.sleep(0.02)
+    r.flush()
+    r.close()
+    first = dict(r.times.seconds)
+    assert 0.03 <= first["train"] < first["train"] + first["eval"] and first["eval"] >= 0.02
+    assert r.times.total == pytest.approx(sum(first.values()))
+    again = recorder(folder)
+    assert again.times.seconds == pytest.approx(first)
+    with again.times.spent_on("train"):
+        time.sleep(0.01)
+    assert again.times.seconds["train"] >= first["train"] + 0.01
+    again.close()
+
+
+def test_what_a_heartbeat_should_not_hold_counts_as_nothing():
+    assert Times({"train": "x", "eval": float("nan"), "data": 2}).seconds["train"] == 0.0
+    assert Times({"data": 2}).seconds["data"] == 2.0
+
+
+def test_what_the_owner_check_raises_is_raised(folder):
+    owner = [None]
+
+    def check():
+        if owner[0]:
+            raise RuntimeError("taken")
+
+    r = recorder(folder, check_owner=check)
+    r.flush()
+    owner[0] = "another"
+    with pytest.raises(RuntimeError, match="taken"):
+        r.flush()
+    r.close()
