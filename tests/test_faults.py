@@ -1,4 +1,4 @@
-"""A training killed at random moments, again and again, ends as one that nobody stopped (faults.py of the benchmarks)."""
+"""A training killed at random moments, again and again, ends as one that nobody stopped (benchmarks/faults.py)."""
 
 import pytest
 
