@@ -1,6 +1,6 @@
 """The IsoFLOP surfaces of "Parameters vs FLOPs: Scaling Laws for Optimal Sparsity for MoE LMs" (Abnar et al. 2025).
 
-    configs/abnar2025.py:1e20    every N and sparsity S at 1e20 FLOPs; also 3e19, 6e19, 3e20, 1e21
+    configs/abnar2025.py:1e20    every N and sparsity S at 1e20 FLOPs; also 3e19, 6e19, 3e20, 1e21, and all of them: all
     configs/abnar2025.py:smoke   8 runs in the same form, on the embedded corpus, in 2.5 minutes on 2 CPU cores
 
     moe-jax prepare --config=configs/abnar2025.py:1e20 --module_import=my_tasks
@@ -13,18 +13,19 @@ with GPT-NeoX's tokenizer, both yours to bring.
 """
 
 from configs import common, presets
-from moe_jax import counts, grid
+from moe_jax import grid
 
 BUDGETS = ("1e20", "3e19", "6e19", "3e20", "1e21")
 # Percent that is not active -> (n_experts, top_k); S is the paper's, how it is made is (ours).
 SPARSITIES = {0: None, 25: (4, 3), 50: (2, 1), 75: (4, 1), 90: (10, 1), 95: (20, 1), 98: (50, 1)}
 SHAPES = ((512, 8), (768, 12), (1024, 16), (1536, 20), (2048, 24))  # (ours) d_model, n_blocks; heads of 64
 SMOKE_FLOPS = 3e10
-DATA_TOKENS = 1.2e12  # RedPajama V1; what a small model would need more of for its budget is left out
+DATA_TOKENS = 1.2e12  # RedPajama V1
+FORMS = (*BUDGETS, "all", "smoke")
 
 
 def get_config(arg=None):
-    form = common.choose(arg, *BUDGETS, "smoke")
+    form = common.choose(arg, *FORMS)
     config = common.get_config()
     presets.abnar2025(config)
     config.model.update(d_model=512, n_blocks=8, n_heads=8, vocabulary_size=50_432, remat="block")
@@ -64,21 +65,25 @@ def get_config(arg=None):
 
 
 def get_grid(arg=None):
-    form = common.choose(arg, *BUDGETS, "smoke")
+    form = common.choose(arg, *FORMS)
     if form == "smoke":
         shapes = [_shape(16, 1, 2), _shape(32, 2, 2)]
-        sparsities, flops = [_sparsity(percent) for percent in (0, 50, 75, 90)], SMOKE_FLOPS
+        sparsities, budgets = [_sparsity(percent) for percent in (0, 50, 75, 90)], [SMOKE_FLOPS]
     else:
         shapes = [_shape(d_model, n_blocks, d_model // 64) for d_model, n_blocks in SHAPES]
-        sparsities, flops = [_sparsity(percent) for percent in SPARSITIES], float(form or BUDGETS[0])
-    cells = grid.product(shapes, sparsities)
-    runs = grid.expand(get_config(arg).to_dict(), cells)
-    cells = [cell | {"train.tokens": _tokens(run.config, flops)} for cell, run in zip(cells, runs, strict=True)]
-    return [cell for cell in cells if cell["train.tokens"] <= DATA_TOKENS]
+        sparsities = [_sparsity(percent) for percent in SPARSITIES]
+        budgets = [float(budget) for budget in (BUDGETS if form == "all" else [form or BUDGETS[0]])]
+    config = get_config(arg)
+    cells = grid.iso_flop(  # whole steps that spend the budget, by appendix C
+        config.to_dict(), grid.product(shapes, sparsities), budgets, "flops_abnar2025", config.model.vocabulary_size
+    )
+    enough = "spends its budget only on more tokens than RedPajama V1's 1.2e12"
+    return grid.filter(cells, lambda cell: cell["train.tokens"] <= DATA_TOKENS, enough)
 
 
 def _shape(d_model, n_blocks, n_heads):
-    return {"model.d_model": d_model, "model.n_blocks": n_blocks, "model.n_heads": n_heads}
+    (cell,) = grid.prefix("model", [{"d_model": d_model, "n_blocks": n_blocks, "n_heads": n_heads}])
+    return cell
 
 
 def _sparsity(percent):
@@ -86,9 +91,3 @@ def _sparsity(percent):
         return {"moe": None}
     n_experts, top_k = SPARSITIES[percent]
     return {"moe.n_experts": n_experts, "moe.top_k": top_k}
-
-
-def _tokens(config, flops):
-    """Whole steps that spend the budget, by appendix C."""
-    a_token = counts.count_flops(config, config.model.vocabulary_size, tokens=1).flops_abnar2025
-    return max(1, round(flops / a_token / config.batch_tokens)) * config.batch_tokens

@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from moe_jax import config as config_lib
+from moe_jax import grid
 from moe_jax.errors import UserError
 
 HELP = """config flags:
@@ -34,6 +35,11 @@ class ConfigFile:
     @property
     def config(self) -> config_lib.Config:
         return config_lib.from_dict(self.base.to_dict())
+
+    @property
+    def refused(self) -> list[str]:
+        """Why some cells of the grid are not to be run."""
+        return grid.refusals(self.cells or ())
 
     @property
     def flags(self) -> str:

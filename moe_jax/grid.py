@@ -1,38 +1,28 @@
 """Grids as values: combinators that build cells (dicts of overrides), and cells -> runs with names and hashes.
 
 A cell maps dotted config fields to values, `{"model.d_model": 32, "train.tokens": 96_000}`; `{"moe": None}` is a dense
-twin; `"name"` names the run itself where the rule below cannot tell two cells apart. No I/O.
+twin. Three more keys are no fields: `"name"` names the run itself where naming.py cannot tell two cells apart;
+`"refused"` says why the cell is not to be run; `"derived"` lists fields that follow from others by a rule, so that
+names need not carry them. No I/O.
 """
 
 import dataclasses
 import hashlib
 import itertools
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from moe_jax import config as config_lib
 from moe_jax import counts
 from moe_jax.config import Config
+from moe_jax.counts import Counts
 from moe_jax.errors import UserError
+from moe_jax.naming import run_name
+from moe_jax.tables import count
 
 Cell = dict[str, Any]
-
-# Axes that a name carries always (n, d, g, s), and these where a cell sets them.
-_SUFFIXES = {
-    "moe.expansion_rate": "e",
-    "moe.n_experts": "e",
-    "moe.active_rate": "k",
-    "moe.top_k": "k",
-    "train.batch_sequences": "b",
-    "optim.learning_rate": "lr",
-    "optim.weight_decay": "wd",
-    "moe.capacity_factor": "c",
-    "moe.load_balance_weight": "lb",
-}
-_MAX_NAME = 28
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NO_FIELDS = ("name", "refused", "derived")
 
 # What changes how a run is done but not what it gives.
 _NOT_HASHED = ("mesh", "checkpoint", "profile", "tensorboard", "wandb")
@@ -67,26 +57,110 @@ def chain(*grids: Sequence[Cell]) -> list[Cell]:
     return list(itertools.chain(*grids))
 
 
+def prefix(group: str, cells: Sequence[Cell]) -> list[Cell]:
+    """Fields of one group without its name: prefix("model", [{"d_model": 32}]) sets model.d_model."""
+    return [{f if f in _NO_FIELDS else f"{group}.{f}": value for f, value in cell.items()} for cell in cells]
+
+
+def filter(cells: Sequence[Cell], keep: Callable[[Cell], bool], reason: str) -> list[Cell]:
+    """Refuses the cells that are not to be kept; `plan`, `sweep` and `submit` say how many, and why."""
+    return [cell if "refused" in cell or keep(cell) else cell | {"refused": reason} for cell in cells]
+
+
+def possible(base: Mapping[str, Any], cells: Sequence[Cell]) -> list[Cell]:
+    """Refuses the cells that config.py refuses, with its sentence, where `expand` would refuse the grid."""
+    out = []
+    for cell in cells:
+        try:
+            config_of(base, cell)
+            out.append(cell)
+        except UserError as e:
+            out.append(cell | {"refused": cell.get("refused", str(e))})
+    return out
+
+
+def rule(
+    base: Mapping[str, Any], cells: Sequence[Cell], field: str, value: Callable[[Config, Counts], Any]
+) -> list[Cell]:
+    """Sets a field by a rule of N, D, E and whatever else the cell's config and its counts say. Embeddings are not
+    counted where the config leaves the vocabulary to the store."""
+    out = []
+    for cell in cells:
+        if "refused" not in cell:
+            config = config_of(base, cell)
+            derived = value(config, counts.count_parameters(config, config.model.vocabulary_size or 0))
+            cell = _merge([cell, {field: derived, "derived": (field,)}])
+        out.append(cell)
+    return out
+
+
+def iso_flop(
+    base: Mapping[str, Any], cells: Sequence[Cell], budgets: Sequence[float], flops: str, vocabulary_size: int
+) -> list[Cell]:
+    """Every cell at every budget: D is what the budget pays for, in whole steps (at least one), by the count of
+    counts.Flops named `flops`; the budgets vary slowest."""
+    out = []
+    for budget in budgets:
+        for cell in cells:
+            if "refused" not in cell:
+                config = config_of(base, cell)
+                a_step = getattr(counts.count_flops(config, vocabulary_size, config.batch_tokens), flops)
+                cell = _merge([cell, {"train.tokens": max(1, round(budget / a_step)) * config.batch_tokens}])
+            out.append(cell)
+    return out
+
+
 def _merge(cells: Iterable[Cell]) -> Cell:
     merged: Cell = {}
     for cell in cells:
         for field, value in cell.items():
-            if field in merged and merged[field] != value:
+            if field == "derived":
+                merged[field] = (*merged.get(field, ()), *value)
+            elif field == "refused":
+                merged.setdefault(field, value)
+            elif field in merged and merged[field] != value:
                 raise UserError(f"the grid sets {field} twice in one cell, to {merged[field]!r} and {value!r}")
-            merged[field] = value
+            else:
+                merged[field] = value
     return merged
 
 
-def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
-    """The runs of a base config (a nested dict) and its cells; no cells: one run, the base itself.
+def refusals(cells: Sequence[Cell]) -> list[str]:
+    """One sentence a reason for which cells are not to be run."""
+    by_reason: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if "refused" in cell:
+            by_reason.setdefault(cell["refused"], []).append(cell)
+    return [
+        f"left out of the grid: {count(len(some), 'cell')}, {_shown(some[0])}{', …' if len(some) > 1 else ''}: {reason}"
+        for reason, some in by_reason.items()
+    ]
 
-    Raises UserError on a cell that config.py refuses (naming it) and on two cells with one name."""
+
+def _shown(cell: Cell) -> str:
+    return " ".join(f"{field}={value}" for field, value in cell.items() if field not in _NO_FIELDS)
+
+
+def config_of(base: Mapping[str, Any], cell: Cell) -> Config:
+    """The whole config of a cell. Raises UserError."""
+    return config_lib.from_dict(_overlay(base, cell))
+
+
+def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
+    """The runs of a base config (a nested dict) and those of its cells that are not refused; no cells: one run, the
+    base itself.
+
+    Raises UserError on a cell that config.py refuses, on two cells with one name, and where none is left."""
     runs: dict[str, Run] = {}
     for i, cell in enumerate(cells if cells is not None else [{}]):
+        if "refused" in cell:
+            continue
         where = f"cell {i + 1} of the grid, {cell}: " if cell else ""
         try:
-            config = config_lib.from_dict(_overlay(base, cell))
-            run = Run(run_name(config, cell), cell, config)
+            config = config_of(base, cell)
+            fields = {field: value for field, value in cell.items() if field not in cell.get("derived", ())}
+            overrides = {field: value for field, value in cell.items() if field != "derived"}
+            run = Run(run_name(config, fields), overrides, config)
         except UserError as e:
             raise UserError(f"{where}{e}") from e
         if run.name in runs:
@@ -94,6 +168,8 @@ def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
                 f"{where}its name {run.name} is taken by {dict(runs[run.name].overrides)}; set 'name' in one of them"
             )
         runs[run.name] = run
+    if not runs:
+        raise UserError(f"the grid has no cell that is to be run; {'; '.join(refusals(cells))}")
     return list(runs.values())
 
 
@@ -101,7 +177,7 @@ def _overlay(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     values = json.loads(json.dumps(base))  # a deep copy of plain values
     known = set(config_lib.field_names())
     for field, value in cell.items():
-        if field == "name":
+        if field in _NO_FIELDS:
             continue
         if field not in known:
             raise config_lib.unknown_field(field)
@@ -113,59 +189,6 @@ def _overlay(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
                 raise UserError(f"config.{field}: config.{part} is None, so it has no such field")
         group[last] = value
     return values
-
-
-def run_name(config: Config, cell: Mapping[str, Any]) -> str:
-    """`n25m-d16b-g8-s0`: n_active_nonemb, tokens, granularity (or `dense`), what else the cell sets, and the seed.
-
-    A name depends on the run alone, so a grid that is extended later keeps the names it has."""
-    if "name" in cell:
-        return _checked_name(cell["name"])
-    return _checked_name("-".join(_name_parts(config, cell)))
-
-
-def trunk_name(config: Config, cell: Mapping[str, Any], common: str) -> str:
-    """`n25m-g8-s0`: as run_name without the tokens; of runs that name themselves, a name from the hash `common` of
-    what they have in common."""
-    if "name" in cell:
-        return f"trunk-{common[:8]}"
-    n, _, *rest = _name_parts(config, cell)
-    return _checked_name("-".join([n, *rest]))
-
-
-def _name_parts(config: Config, cell: Mapping[str, Any]) -> list[str]:
-    # Embeddings are not counted in n, so any vocabulary gives the same name.
-    parts = [f"n{_short(counts.count_parameters(config, 0).n_active_nonemb)}", f"d{_short(config.train.tokens)}"]
-    parts.append("dense" if config.moe is None else f"g{_short(config.moe.granularity)}")
-    for field, letter in _SUFFIXES.items():
-        if field in cell:
-            parts.append(f"{letter}{_short(cell[field])}")
-    if cell.get("moe.router"):
-        parts.append({"token_choice": "tc", "expert_choice": "ec"}[config.moe.router])
-    parts.append(f"s{config.seed}")
-    return parts
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
-        raise UserError(
-            f"the run name {name!r} must be at most {_MAX_NAME} characters: small letters, digits and inner dashes, "
-            "a letter first; set 'name' in the grid's cell"
-        )
-    return name
-
-
-def _short(x: float) -> str:
-    """Two digits, enough to tell cells apart: 25165824 -> 25m, 6144 -> 6p1k; below 1 without the minus, 0.0025 ->
-    2p5e3."""
-    for letter, unit in (("t", 1e12), ("b", 1e9), ("m", 1e6), ("k", 1e3)):
-        if x >= 0.9995 * unit:
-            scaled = x / unit
-            return (f"{scaled:.2g}" if scaled < 9.95 else f"{scaled:.0f}").replace(".", "p") + letter
-    if x >= 1 or x == 0:
-        return f"{x:.4g}".replace(".", "p")
-    mantissa, exponent = f"{x:.2e}".split("e")
-    return f"{float(mantissa):g}".replace(".", "p") + f"e{-int(exponent)}"
 
 
 def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:

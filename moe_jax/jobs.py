@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from moe_jax import config as config_lib
 from moe_jax import errors
 from moe_jax.errors import UserError
-from moe_jax.grid import trunk_name
+from moe_jax.naming import trunk_name
 from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
 
 
@@ -78,7 +78,7 @@ def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
     for common, branches in groups.items():
         if len(branches) == 1:
             continue
-        name = trunk_name(branches[0].config, branches[0].overrides, common)  # the first stays so in an extended grid
+        name = trunk_name(branches[0].name, branches[0].overrides, common)  # the first stays so in an extended grid
         branches.sort(key=lambda run: run.config.train.tokens)
         if name in found or name in taken:
             raise UserError(

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             rows = forecasts.add(rows, grid.runs, _target(flags), rates, jobs=flags.jobs)
     tables.show(plan_table.table(rows, rates))
-    print("\n".join(plan_table.words(rows, rates, grid)))
+    print("\n".join([*plan_table.words(rows, rates, grid), *file.refused]))
     if out := _out(flags):
         _write(out, rows, grid)
     if missing:

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from moe_jax import grid, windows
+from moe_jax import grid, jobs, windows
 from moe_jax.configfile import ConfigFile
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
@@ -32,6 +32,7 @@ def enter(
     store = open_configs_store(file)
     identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
     planned = plan_runs(runs, identity)
+    jobs.jobs(planned)  # refuses trunks that would have one name
     for run in runs:
         _check_data(run, store)
     sweep = "s" + hashlib.sha256(str(workdir.path).encode()).hexdigest()[:6]

@@ -37,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
     workdir = Workdir(flags.workdir)
     began = time.monotonic()
     manifest, _, _ = planning.enter(file, workdir, whole_grid=True)
+    if file.refused:
+        print("\n".join(file.refused))
     for name in flags.rerun:
         manifest.run(name)
         workdir.set_run_aside(name)

@@ -140,3 +140,23 @@ def test_config_flags_need_a_file_and_a_value():
         ["--config=a.py", "--config.seed=1"],
         ["--workdir=w"],
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["decay_fraction=0.2"], "decay_fraction = 0.2: cosine has none"),
+        (["schedule=wsd"], "decay_fraction = None: wsd needs a share"),
+        (["schedule=wsd", "decay_fraction=1.5"], "decay_fraction = 1.5: wsd needs a share"),
+        (["schedule=wsd", "decay_fraction=0.2"], "warmup_tokens = None: wsd warms up over tokens"),
+        (
+            ["schedule=wsd", "decay_fraction=0.5", "warmup_fraction=None", "warmup_tokens=300000"],
+            "warmup_tokens = 300000: are 147 steps, but of the 188 steps of this D the decay begins after 94",
+        ),
+    ],
+)
+def test_wsd_needs_what_all_tokens_have_in_common(flags, words):
+    file = configfile.load(["--config=configs/common.py", *(f"--config.optim.{flag}" for flag in flags)])
+    with pytest.raises(UserError) as e:
+        _ = file.config
+    assert words in str(e.value)

@@ -3,7 +3,7 @@ else."""
 
 import pytest
 
-from moe_jax import configfile, grid
+from moe_jax import configfile, counts, grid
 from moe_jax.errors import UserError
 
 BASE = configfile.load(["--config=configs/common.py"]).base.to_dict()
@@ -109,3 +109,58 @@ def test_the_hash_covers_what_defines_the_result():
         assert hashed((field, value)) != same, field
     assert hashed(sha="b" * 64) != same
     assert hashed(V=300) != same
+
+
+def test_a_prefix_names_the_group():
+    assert grid.prefix("model", [{"d_model": 32, "name": "a"}]) == [{"model.d_model": 32, "name": "a"}]
+
+
+def test_refused_cells_stay_with_their_reason_and_are_not_run():
+    cells = grid.filter(grid.axis("model.d_model", [16, 32, 64]), lambda cell: cell["model.d_model"] < 64, "too wide")
+    cells = grid.product(cells, grid.axis("moe.granularity", [1, 3]))
+    cells = grid.possible(BASE, cells)
+    assert [run.name for run in expand(*cells)] == ["n6p1k-d384k-g1-s0", "n25k-d384k-g1-s0"]
+    third, other, wide = grid.refusals(cells)
+    assert wide == "left out of the grid: 2 cells, model.d_model=64 moe.granularity=1, …: too wide"
+    assert "model.d_model=16 moe.granularity=3: config.moe.granularity = 3: must divide model.d_ff = 64" in third
+    assert "model.d_ff = 128" in other
+    with pytest.raises(UserError, match=r"no cell that is to be run.*: too wide"):
+        expand(*grid.filter([{"model.d_model": 64}], lambda cell: False, "too wide"))
+
+
+def test_rules_follow_from_the_cell_and_are_not_in_its_name():
+    """Of N, of D, of E; a later rule sees what an earlier one has set."""
+    cells = grid.product(grid.axis("model.d_model", [16, 64]), grid.axis("train.tokens", [96_000, 384_000]))
+    cells = grid.rule(BASE, cells, "train.batch_sequences", lambda c, n: 8 if c.train.tokens < 1e5 else 32)
+    cells = grid.rule(
+        BASE, cells, "optim.learning_rate",
+        lambda c, n: c.train.batch_sequences / n.n_active_nonemb / c.moe.expansion_rate,
+    )  # fmt: skip
+    runs = expand(*cells)
+    assert [run.name for run in runs] == [
+        "n6p1k-d96k-g1-s0",
+        "n6p1k-d384k-g1-s0",
+        "n98k-d96k-g1-s0",
+        "n98k-d384k-g1-s0",
+    ]
+    assert [run.config.train.batch_sequences for run in runs] == [8, 32, 8, 32]
+    assert [run.config.optim.learning_rate * 8 for run in runs] == pytest.approx(
+        [8 / 6144, 32 / 6144, 8 / 98304, 32 / 98304]
+    )
+    assert all("derived" not in run.overrides and "optim.learning_rate" in run.overrides for run in runs)
+    with pytest.raises(UserError, match=r"sets train.tokens twice"):
+        grid.rule(BASE, cells, "train.tokens", lambda c, n: 7)
+
+
+@pytest.mark.parametrize("flops", ["flops_krajewski2024", "flops_abnar2025", "flops_6nd", "train_flops"])
+def test_iso_flop_spends_each_budget_on_every_shape(flops):
+    shapes = grid.product(grid.axis("model.d_model", [16, 32]), [{"moe.granularity": 2}, {"moe": None}])
+    budgets = [1e11, 3e11]
+    cells = grid.iso_flop(BASE, shapes, budgets, flops, 259)
+    runs = expand(*cells)
+    assert len(runs) == 8
+    for run, budget in zip(runs, [budgets[0]] * 4 + [budgets[1]] * 4, strict=True):
+        assert run.config.train.tokens == run.config.steps * run.config.batch_tokens
+        a_step = getattr(counts.count_flops(run.config, 259), flops) / run.config.steps
+        assert abs(run.config.steps * a_step - budget) <= a_step / 2
+    assert expand(*grid.iso_flop(BASE, shapes[:1], [1.0], flops, 259))[0].config.steps == 1

@@ -62,6 +62,23 @@ def test_the_cosine_schedule():
     assert np.all(np.diff(rates[4:]) < 0)
 
 
+def test_the_wsd_schedule():
+    """Stable, then a line; before the decay nothing depends on how long the run is."""
+    overrides = ("optim.schedule=wsd", "optim.decay_fraction=0.2", "optim.warmup_fraction=None")
+    long = config(*overrides, "optim.warmup_tokens=1000", "train.tokens=7680", "optim.learning_rate=2")
+    short = config(*overrides, "optim.warmup_tokens=1000", "train.tokens=3840", "optim.learning_rate=2")
+    assert (long.steps, long.warmup_steps, long.decay_start, short.decay_start) == (30, 4, 24, 12)
+
+    def rates(c):
+        steps = range(c.steps + 1)
+        return np.array([optim.learning_rate(c.optim, optim.schedule_of(c), jax.numpy.int32(s)) for s in steps])
+
+    np.testing.assert_allclose(rates(long)[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(rates(long)[3:25], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(rates(long)[24:], np.linspace(2.0, 0.2, 7), rtol=1e-6)
+    assert np.array_equal(rates(long)[:12], rates(short)[:12])
+
+
 def test_the_window_is_the_mean_of_the_last_steps():
     c = config("train.loss_window=4", "train.tokens=2560")
     t = trainer(c)

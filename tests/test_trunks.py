@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from moe_jax import configfile, errors, jobs, planning, train, training
@@ -201,7 +201,7 @@ def test_a_sweep_with_trunks_under_a_random_killer(byte_store, tmp_path):
     said = process.communicate(timeout=600)[0]
     assert process.returncode == errors.DONE, said
     longest = (time.monotonic() - began) / 4
-    rng, kills, rounds = random.Random(0), 0, 0
+    rng, kills, rounds = np.random.default_rng(0), 0, 0
     while True:
         rounds += 1
         assert rounds < 40, said
@@ -211,7 +211,7 @@ def test_a_sweep_with_trunks_under_a_random_killer(byte_store, tmp_path):
             time.sleep(0.02)
         if process.poll() is None:
             children = children_of(process.pid)
-            os.kill(rng.choice([process.pid, *children]), signal.SIGKILL)
+            os.kill(int(rng.choice([process.pid, *children])), signal.SIGKILL)
             kills += 1
             if process.poll() is None and rng.random() < 0.5:
                 process.kill()

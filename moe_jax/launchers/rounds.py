@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from moe_jax.jobs import trunk_of
 from moe_jax.launchers import restarts
 from moe_jax.launchers.local import LocalLauncher
 from moe_jax.progress import Display
@@ -28,6 +29,9 @@ def train(
 
 
 def _again(workdir: Workdir, run: PlannedRun) -> bool:
+    """By how the run ended, or its trunk where it never began."""
     attempts = workdir.run_dir(run.name).attempts()
+    if not attempts and (trunk := trunk_of(workdir.existing_manifest().runs, run.name)):
+        attempts = workdir.trunk_dir(trunk.name).attempts()
     code = attempts[-1].get("exit_code") if attempts else None
     return not isinstance(code, int) or restarts.helps(code)
