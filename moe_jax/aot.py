@@ -112,6 +112,7 @@ class Compiled:
     recomputed_expert_flops: float  # of which in the backward pass of remat, for the second time
     collectives: dict[str, float]  # kind -> bytes that one device sends in a step, loops counted
     between_slices: dict[str, float]  # likewise through the data-center network, not among the above
+    largest_expert_gather: float  # bytes that one device gets in the largest all-gather across `expert`
     unknown_loops: int  # loops whose count could not be read: they count once
     compile_seconds: float
 
@@ -165,7 +166,7 @@ def compile_step(config: Config, vocabulary_size: int, topology: Topology, mesh_
         except jax.errors.JaxRuntimeError as e:
             measured = _too_large(e)
         (text,) = Path(folder).glob("*.after_optimizations.txt")
-        measured |= _read(hlo.Program(text.read_text()), topology)
+        measured |= _read(hlo.Program(text.read_text()), topology, mesh.shape[sharding.EXPERT])
     needed = measured["bytes_per_device"]
     return Compiled(
         topology=topology.name,
@@ -199,7 +200,7 @@ def _too_large(error: jax.errors.JaxRuntimeError) -> dict[str, Any]:
     return dict.fromkeys((*_PARTS, "flops", "bytes_accessed")) | {"bytes_per_device": needed}
 
 
-def _read(program: hlo.Program, topology: Topology) -> dict[str, Any]:
+def _read(program: hlo.Program, topology: Topology, expert_parallel: int) -> dict[str, Any]:
     """What the program's text says of it."""
 
     def sum_by_kind(collectives: list[hlo.Collective]) -> dict[str, float]:
@@ -211,6 +212,8 @@ def _read(program: hlo.Program, topology: Topology) -> dict[str, Any]:
     def flops(products: list[hlo.Product]) -> float:
         return sum(p.flops * p.times for p in products)
 
+    # `expert` is the mesh's fastest axis.
+    across = [c for c in program.collectives if np.ptp(c.groups % expert_parallel, axis=1).any()]
     experts = [p for p in program.products if any(formula in p.op_name for formula in _EXPERTS)]
     return {
         "matmul_flops": flops(program.products),
@@ -219,5 +222,6 @@ def _read(program: hlo.Program, topology: Topology) -> dict[str, Any]:
         "recomputed_expert_flops": flops([p for p in experts if "rematted_computation" in p.op_name]),
         "collectives": sum_by_kind(program.collectives),
         "between_slices": sum_by_kind(program.transfers(topology.slices)),
+        "largest_expert_gather": max((c.bytes for c in across if c.kind == "all-gather"), default=0.0),
         "unknown_loops": program.unknown_loops,
     }

@@ -2,7 +2,8 @@
 
 `slots` gathers each expert's tokens into its slots, sends slots to the devices that hold the experts, multiplies, sends
 back, and adds up. `dropless` gathers the tokens of the expert row on each of its devices, which takes those that chose
-its experts, sorted by expert in blocks, however many they are. `dense` runs every expert on every token: the oracle of
+its experts, sorted by expert in blocks, however many they are; on TPU the same in three steps, around the kernels of
+model/grouped.py. `dense` runs every expert on every token: the oracle of
 the tests.
 
     G  routing groups on this device    E  experts             R  slots of all experts and groups, E·G·C
@@ -44,6 +45,46 @@ def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parall
     """y_GxTxd: the weighted sum of all experts that each token chose. `experts` are those that this device holds."""
     G, T, d = x_GxTxd.shape
     n_local = len(experts.w_out_Exfxd)
+    x_Nxd, expert_NxK, weight_NxK = _of_the_row(x_GxTxd, choice, n_local, expert_parallel)
+    A, K = expert_NxK.size, expert_NxK.shape[1]
+    rows = block_rows(A, n_local * expert_parallel)
+    assignment_BxS, expert_B, used = _blocks(expert_NxK.reshape(A), n_local, rows)
+    weight_BxS = take(weight_NxK.reshape(A), assignment_BxS)
+    y_Nxd = streamed_blocks(x_Nxd, assignment_BxS // K, weight_BxS, experts, expert_B, used)
+    return _back_to_the_row(y_Nxd, expert_parallel).reshape(G, T, d).astype(x_GxTxd.dtype)
+
+
+def sorted_rows(
+    x_GxTxd: jax.Array, choice: Choice, n_local: int, expert_parallel: int, tile: int
+) -> tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """(rows_Rxd, weight_R, load_E, the map that `combined_rows` takes): the rows of this device's experts, expert by
+    expert, then zeros. R is a multiple of `tile` with room for any routing: all of the expert row's assignments."""
+    x_Nxd, expert_NxK, weight_NxK = _of_the_row(x_GxTxd, choice, n_local, expert_parallel)
+    (N, K), A = expert_NxK.shape, expert_NxK.size
+    expert_A = expert_NxK.reshape(A)
+    _, order_A = routing.sort_by_expert(expert_A, n_local + 1)
+    load_E = jnp.zeros(n_local, jnp.int32).at[expert_A].add(1, mode="drop")
+    R = -(-A // tile) * tile
+    assignment_R = jnp.where(jnp.arange(R) < load_E.sum(), jnp.pad(order_A, (0, R - A)), A)
+    place_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(A, dtype=jnp.int32), unique_indices=True)
+    place_A = jnp.where(expert_A < n_local, place_A, R)
+    token_R, place_NxK = assignment_R // K, place_A.reshape(N, K)  # N where empty: an empty row's assignment is A
+    weight_Rx1 = spread(weight_NxK.reshape(A, 1), assignment_R, place_A[:, None])
+    return spread(x_Nxd, token_R, place_NxK), weight_Rx1[:, 0], load_E, (token_R, place_NxK)
+
+
+def combined_rows(
+    out_Rxd: jax.Array, maps: tuple[jax.Array, jax.Array], shape: tuple[int, int, int], expert_parallel: int
+) -> jax.Array:
+    """y_GxTxd of `shape`: the sum of each token's rows, over all devices of the expert row."""
+    y_Nxd = collect(out_Rxd.astype(wide(out_Rxd)) if expert_parallel > 1 else out_Rxd, *maps)
+    return _back_to_the_row(y_Nxd, expert_parallel).reshape(shape).astype(out_Rxd.dtype)
+
+
+def _of_the_row(x_GxTxd, choice, n_local, expert_parallel):
+    """(x_Nxd, expert_NxK, weight_NxK) of all tokens of the expert row; experts are numbered from this device's first,
+    and those of others are n_local."""
+    G, T, d = x_GxTxd.shape
     x_Nxd = x_GxTxd.reshape(G * T, d)
     expert_NxK, weight_NxK = (a.reshape(G * T, -1) for a in (choice.expert_GxTxK, choice.weight_GxTxK))
     if expert_parallel > 1:
@@ -52,14 +93,12 @@ def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parall
         )
         expert_NxK = expert_NxK - n_local * jax.lax.axis_index(EXPERT)
         expert_NxK = jnp.where((expert_NxK >= 0) & (expert_NxK < n_local), expert_NxK, n_local)  # others' come last
-    A, K = expert_NxK.size, expert_NxK.shape[1]
-    rows = block_rows(A, n_local * expert_parallel)
-    assignment_BxS, expert_B, used = _blocks(expert_NxK.reshape(A), n_local, rows)
-    weight_BxS = take(weight_NxK.reshape(A), assignment_BxS)
-    y_Nxd = streamed_blocks(x_Nxd, assignment_BxS // K, weight_BxS, experts, expert_B, used)
-    if expert_parallel > 1:
-        y_Nxd = jax.lax.psum_scatter(y_Nxd, EXPERT, tiled=True)
-    return y_Nxd.reshape(G, T, d).astype(x_GxTxd.dtype)
+    return x_Nxd, expert_NxK, weight_NxK
+
+
+def _back_to_the_row(y_Nxd: jax.Array, expert_parallel: int) -> jax.Array:
+    """This device's tokens of the expert row, added up over its devices."""
+    return jax.lax.psum_scatter(y_Nxd, EXPERT, tiled=True) if expert_parallel > 1 else y_Nxd
 
 
 def block_rows(assignments: int, n_experts: int) -> int:

@@ -1,4 +1,5 @@
-"""The MoE layer: route, dispatch, experts, combine, in one shard_map, so that a run means the same on every mesh.
+"""The MoE layer: route, dispatch, experts, combine, in one shard_map, so that a run means the same on every mesh (in
+three where the experts are TPU kernels, which shard_map cannot check).
 
 Routing groups are whole sequences (token choice), or so many sequences at one position (expert choice), by the config
 alone. Where a device holds too few sequences for whole expert-choice groups, it exchanges sequences for positions
@@ -15,11 +16,12 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from moe_jax import counts
 from moe_jax.config import Config
-from moe_jax.model import dispatch, routing
+from moe_jax.model import dispatch, grouped, routing
 from moe_jax.model.experts import Experts
 from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
 from moe_jax.model.remat import keep
@@ -64,6 +66,16 @@ class MoeLayer(nnx.Module):
             activation=self.config.model.activation,
         )
         bias_E = self.bias_E[...] if self.config.moe.bias_update_rate else None
+        if self.config.moe.dispatch == "dropless" and has_kernels(self.layout.mesh):
+            y_BxSxd, statistics = self._grouped(x_BxSxd, bias_E, experts)
+        else:
+            y_BxSxd, statistics = self._in_one(x_BxSxd, bias_E, experts)
+        if self.config.moe.shared_experts:
+            y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
+        return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
+
+    def _in_one(self, x_BxSxd, bias_E, experts):
+        """All of the layer in one shard_map."""
         cut = () if self.config.moe.dispatch == "dense" else (EXPERT,)
         layer = jax.shard_map(
             functools.partial(self._local, cut),
@@ -72,10 +84,30 @@ class MoeLayer(nnx.Module):
             out_specs=(P(AXES), P()),
             check_vma=True,
         )
-        y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
-        if self.config.moe.shared_experts:
-            y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
-        return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
+        return layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
+
+    def _grouped(self, x_BxSxd, bias_E, experts):
+        """Dropless on TPU: the kernels, unchecked, between a checked dispatch and a checked combine."""
+        moe, mesh, expert_parallel = self.config.moe, self.layout.mesh, self.layout.size(EXPERT)
+
+        def dispatched(x_BxSxd, router_dxE, bias_E, experts):
+            x_GxTxd = self._groups(x_BxSxd)
+            choice, seen = routing.token_choice(self._logits(x_GxTxd, router_dxE), moe.top_k, moe.softmax, bias_E)
+            rows = dispatch.sorted_rows(x_GxTxd, choice, len(experts.w_out_Exfxd), expert_parallel, grouped.TILE)
+            return *rows, _of_each_device(experts, (EXPERT,)), reduce(seen, x_GxTxd.shape[1], moe.top_k)
+
+        def combined(out_Rxd, maps, x_BxSxd):
+            shape = self._groups(x_BxSxd).shape
+            return self._ungroup(dispatch.combined_rows(out_Rxd, maps, shape, expert_parallel), x_BxSxd.shape)
+
+        shard_map = functools.partial(jax.shard_map, mesh=mesh, check_vma=True)
+        rows_Rxd, weight_R, load_E, maps, experts, statistics = shard_map(
+            dispatched, in_specs=(P(AXES), P(), P(), P(EXPERT)), out_specs=(*[P(AXES)] * 5, P())
+        )(x_BxSxd, self.router_dxE[...], bias_E, experts)
+        interpret = mesh.devices.flat[0].platform != "tpu"
+        out_Rxd = grouped.apply(mesh, experts, rows_Rxd, weight_R, load_E, interpret)
+        y_BxSxd = shard_map(combined, in_specs=P(AXES), out_specs=P(AXES))(out_Rxd, maps, x_BxSxd)
+        return y_BxSxd, statistics
 
     def _local(self, cut, x_BxSxd, router_dxE, bias_E, experts):
         moe, capacity = self.config.moe, counts.capacity(self.config)
@@ -83,11 +115,8 @@ class MoeLayer(nnx.Module):
         if axes:
             x_BxSxd = keep(jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True))
         x_GxTxd = self._groups(x_BxSxd)
-        wide = parameter_dtype(self.config.model)
-        logits_GxTxE = jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
-        # Seen as differing from device to device, as their gradients do; the backward pass of this adds those up.
-        same = tuple(axis for axis in AXES if axis not in cut)
-        experts = jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
+        logits_GxTxE = self._logits(x_GxTxd, router_dxE)
+        experts = _of_each_device(experts, cut)
         expert_parallel = self.layout.size(EXPERT)
         if moe.dispatch == "dropless":
             choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax, bias_E)
@@ -104,6 +133,10 @@ class MoeLayer(nnx.Module):
             y_BxSxd = jax.lax.all_to_all(y_BxSxd, axes, split_axis=0, concat_axis=1, tiled=True)
         return y_BxSxd, reduce(seen, x_GxTxd.shape[1], moe.top_k)
 
+    def _logits(self, x_GxTxd: jax.Array, router_dxE: jax.Array) -> jax.Array:
+        wide = parameter_dtype(self.config.model)
+        return jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
+
     def _groups(self, x_BxSxd: jax.Array) -> jax.Array:
         """Groups of whole sequences, or of sequences at one position."""
         B, S, d = x_BxSxd.shape
@@ -118,6 +151,18 @@ class MoeLayer(nnx.Module):
         if self.config.moe.router == "token_choice":
             return y_GxTxd.reshape(B, S, d)
         return y_GxTxd.reshape(B // m, S, m, d).swapaxes(1, 2).reshape(B, S, d)
+
+
+def has_kernels(mesh: Mesh) -> bool:
+    """Whether the mesh's devices run model/grouped.py's kernels."""
+    return mesh.devices.flat[0].platform == "tpu"
+
+
+def _of_each_device(experts: Experts, cut: tuple[str, ...]) -> Experts:
+    """Experts that are cut over these axes and the same over the others, seen as differing from device to device, as
+    their gradients do; the backward pass of this adds those up."""
+    same = tuple(axis for axis in AXES if axis not in cut)
+    return jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
 
 
 def reduce(seen: routing.Statistics, tokens: int, k: int) -> dict[str, jax.Array]:
