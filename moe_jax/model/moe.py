@@ -75,7 +75,7 @@ class MoeLayer(nnx.Module):
         y_BxSxd, statistics = layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
         if self.config.moe.shared_experts:
             y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
-        return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
+        return (self.norm(keep(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
 
     def _local(self, cut, x_BxSxd, router_dxE, bias_E, experts):
         moe, capacity = self.config.moe, counts.capacity(self.config)
