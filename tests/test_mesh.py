@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from moe_jax import config as config_lib
-from moe_jax import sharding
+from moe_jax import optim, sharding
 from moe_jax.errors import UserError
 from tests.conftest import ROOT, child_environment
-from tests.models import EXPERT_CHOICE, config, distance, loss_and_gradients, trainer, windows
+from tests.models import EXPERT_CHOICE, config, distance, loss_and_gradients, put, trainer, windows
 
-ROUTERS = {"token choice": (), "expert choice": EXPERT_CHOICE}
+ROUTERS = {
+    "token choice": (),
+    "expert choice": EXPERT_CHOICE,
+    "dropless": ("moe.dispatch=dropless", "moe.bias_update_rate=0.01"),
+}
 MESHES = [
     {"data": 2},
     {"expert": 2},
@@ -47,9 +51,27 @@ def test_meshes_agree(alone, mesh):
     check(alone, trainer(config(*alone[0]), **mesh))
 
 
-@pytest.mark.parametrize(("microbatches", "mesh"), [(2, {}), (2, {"data": 2, "expert": 2})], ids=str)
+@pytest.mark.parametrize(("microbatches", "mesh"), [(4, {}), (2, {"data": 2, "expert": 2})], ids=str)
 def test_microbatches_agree(alone, microbatches, mesh):
     check(alone, trainer(config(*alone[0], f"train.microbatches={microbatches}"), **mesh))
+
+
+@pytest.mark.parametrize("mesh", [{"data": 2, "expert": 4}, {"expert": 2}], ids=str)
+def test_biases_are_the_same_on_every_mesh(mesh):
+    """They follow the loads of the whole batch, whatever the microbatches; evaluation takes them as they are."""
+    found = []
+    for microbatches, devices in ((1, {}), (2, mesh)):
+        c = config(*ROUTERS["dropless"], f"train.microbatches={microbatches}")
+        t = trainer(c, **devices)
+        state = t.init(0)
+        for step in range(3):
+            state, metrics = t.step(state, put(t, windows(c, step)), optim.schedule_of(c))
+        part = jax.device_put(windows(c, 9)[: 16 // microbatches], t.evaluate_sharding)
+        found.append((jax.device_get(state.router), metrics["max_over_mean_load"], t.evaluate(state.weights, part)))
+    (one, load, losses), (other, other_load, other_losses) = found
+    (bias_LxE,), (other_bias_LxE,) = map(jax.tree.leaves, (one, other))
+    assert np.array_equal(bias_LxE, other_bias_LxE) and len(np.unique(bias_LxE)) > 2 and load == other_load
+    np.testing.assert_allclose(losses[: len(other_losses)], other_losses, rtol=1e-5)
 
 
 def test_the_initial_state_is_the_same_on_every_mesh():
@@ -90,11 +112,11 @@ def test_one_axis_may_be_what_is_left():
 
 _LONG = """
 import json, sys
-from tests.models import EXPERT_CHOICE, config, put, trainer, windows
+from tests.models import config, put, trainer, windows
 from moe_jax import optim
-router = EXPERT_CHOICE if sys.argv[1] == "expert choice" else ()
-c = config("model.compute_dtype=float64", "train.tokens=25600", *router)
-t = trainer(c, **json.loads(sys.argv[2]))
+overrides, microbatches, mesh = map(json.loads, sys.argv[1:])
+c = config("model.compute_dtype=float64", "train.tokens=25600", f"train.microbatches={microbatches}", *overrides)
+t = trainer(c, **mesh)
 state, losses = t.init(0), []
 for step in range(100):
     state, metrics = t.step(state, put(t, windows(c, step)), optim.schedule_of(c))
@@ -108,8 +130,8 @@ print(json.dumps(losses))
 def test_a_hundred_steps_in_float64_agree(router):
     """In float32 a routing near-tie flips sooner or later; in float64 the bar is 1e-10 after 100 steps."""
     found = []
-    for mesh in ({}, {"data": 2, "expert": 4}):
-        command = [sys.executable, "-c", _LONG, router, json.dumps(mesh)]
+    for microbatches, mesh in ((1, {}), (2, {"data": 2, "expert": 4})):
+        command = [sys.executable, "-c", _LONG, *map(json.dumps, (ROUTERS[router], microbatches, mesh))]
         environment = child_environment(8, JAX_ENABLE_X64="true")
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from moe_jax.model.attention import attend
 from moe_jax.model.transformer import document_numbers
-from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, trainer, windows
+from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, put, trainer, windows
 
 KINDS = {
     "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
@@ -17,6 +17,7 @@ KINDS = {
         "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=True", "moe=None",
     ),
     "expert choice": EXPERT_CHOICE,
+    "dropless": ("moe.dispatch=dropless",),
 }  # fmt: skip
 
 
@@ -116,11 +117,27 @@ def test_depth_does_not_change_what_is_compiled():
     assert lines(6) == lines(2)
 
 
+REMAT = ("none", "block", "dispatch")
+
+
 def test_remat_changes_nothing():
-    a, *others = (trainer(config(f"model.remat={name}")) for name in ("none", "block", "dispatch"))
+    a, *others = (trainer(config(f"model.remat={name}")) for name in REMAT)
     given = windows(a.config)[None]
     params = a.init(0).params
     wanted = jax.tree.leaves(jax.jit(a.gradients)(params, given))
     for t in others:
         for x, y in zip(jax.tree.leaves(jax.jit(t.gradients)(params, given)), wanted, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("overrides", [(), EXPERT_CHOICE], ids=["token choice", "expert choice"])
+def test_remat_dispatch_neither_routes_nor_exchanges_twice(overrides):
+    def ops(remat):
+        c = config(*overrides, f"model.remat={remat}")
+        t = trainer(c, data=1, expert=4)
+        text = jax.jit(t.gradients).lower(t.abstract_state.params, put(t, windows(c))).compile().as_text()
+        return [sum(op in line for line in text.splitlines()) for op in (" all-to-all(", " sort(", "TopK")]
+
+    none, block, dispatch = map(ops, REMAT)
+    assert dispatch == none and none[0] > 0 and none[2] > 0
+    assert block[0] > none[0] and block[2] > none[2]

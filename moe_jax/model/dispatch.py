@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from moe_jax.model import routing
 from moe_jax.model.experts import Experts
 from moe_jax.model.gathers import collect, spread, take, wide
+from moe_jax.model.remat import keep
 from moe_jax.model.routing import Choice, Slots
 from moe_jax.model.streaming import streamed, streamed_blocks
 from moe_jax.sharding import EXPERT
@@ -158,7 +159,7 @@ def _exchanged(x_Nxd, token_ExS, weight_ExS, row_NxK, experts, expert_parallel):
     if expert_parallel == 1:
         out_ExSxd = experts(rows_ExSxd, weight_ExS)
     else:
-        there = [jax.lax.all_to_all(a, EXPERT, 0, 1, tiled=True) for a in (rows_ExSxd, weight_ExS)]
+        there = keep([jax.lax.all_to_all(a, EXPERT, 0, 1, tiled=True) for a in (rows_ExSxd, weight_ExS)])
         out_ExSxd = jax.lax.all_to_all(experts(*there), EXPERT, 1, 0, tiled=True)
     out_Rxd = out_ExSxd.reshape(E * S, d)
     if row_NxK is not None:

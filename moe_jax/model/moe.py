@@ -72,7 +72,7 @@ class MoeLayer(nnx.Module):
             y_BxSxd, statistics = self._in_one(x_BxSxd, bias_E, experts)
         if self.config.moe.shared_experts:
             y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
-        return (self.norm(y_BxSxd) if self.config.moe.output_norm else y_BxSxd), statistics
+        return (self.norm(keep(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
 
     def _in_one(self, x_BxSxd, bias_E, experts):
         """All of the layer in one shard_map."""

@@ -101,7 +101,7 @@ def fill_slots(
     assignment_GxExC, slot_GxA = jax.vmap(lambda expert_A, load_E: _fill(expert_A, load_E, capacity))(
         expert_GxTxK.reshape(G, T * K), statistics.load_GxE
     )
-    slot_GxTxK = slot_GxA.reshape(G, T, K)
+    assignment_GxExC, slot_GxTxK = keep((assignment_GxExC, slot_GxA.reshape(G, T, K)))
     if prioritised:
         assignment_GxExC = jax.vmap(
             lambda token_T, a_ExC: jnp.where(
@@ -156,7 +156,9 @@ def expert_choice(logits_GxTxE: jax.Array, capacity: int, softmax: str) -> tuple
 
     Weights are the router's values, not renormalised. Ties go to the lower token."""
     p_GxTxE = jax.nn.softmax(logits_GxTxE, axis=-1 if softmax == "over_experts" else 1)
-    weight_GxExC, token_GxExC = jax.lax.top_k(p_GxTxE.swapaxes(1, 2), capacity)
+    p_GxExT = p_GxTxE.swapaxes(1, 2)
+    token_GxExC = keep(jax.lax.top_k(jax.lax.stop_gradient(p_GxExT), capacity)[1])
+    weight_GxExC = jnp.take_along_axis(p_GxExT, token_GxExC, axis=-1, mode="promise_in_bounds")
     lse_GxT, _, entropy_G = _distribution(logits_GxTxE)
     # As many as capacity by construction, but varying over the mesh like everything else here.
     load_GxE = jnp.sum(jnp.ones_like(token_GxExC), axis=-1)
