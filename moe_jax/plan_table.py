@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moe_jax import jobs, outlook, results, tables
+from moe_jax.config import Config
 from moe_jax.outlook import Outlook
 from moe_jax.tables import count, duration, short
 from moe_jax.workdir import PlannedRun
@@ -114,8 +115,12 @@ def fit_words(r: Row) -> str:
         return "yes"
     if r["bytes_per_device"] is None:
         return "cannot run"
-    over = (r["bytes_per_device"] - r["hbm_bytes"]) * r["devices"] / r["chips"] / _GIB
-    return f"{over:.2f} GiB over"
+    return f"{_over(r):.2f} GiB over"
+
+
+def _over(r: Row) -> float:
+    """GiB of a chip's memory that are missing."""
+    return (r["bytes_per_device"] - r["hbm_bytes"]) * r["devices"] / r["chips"] / _GIB
 
 
 def significant(value: float | None) -> str:
@@ -136,7 +141,7 @@ def words(rows: Sequence[Row], rates: Rates, grid: Outlook) -> list[str]:
     ]
     said += _trunk_words(rows, grid) + _store_words(rows)
     if "fit" in summed:
-        said += _step_words(summed, rows, rates)
+        said += _step_words(summed, rows, rates, grid)
     return said
 
 
@@ -173,16 +178,32 @@ def _by_reason(verb: str, reasons: dict[str, str]) -> list[str]:
     ]
 
 
-def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates) -> list[str]:
+def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates, grid: Outlook) -> list[str]:
     said = [f"{summed['fit']:,} of {count(summed['runs'], 'run')} fit"]
-    bad = {r["name"]: r["reason"] or f"needs {fit_words(r)} a chip's memory" for r in rows if not r["fits"]}
-    said += _by_reason("on this slice cannot run", bad)
+    said += _by_reason("cannot be done so:", {r["name"]: _why_not(r) for r in rows if not r["fits"]})
+    other = {r["name"]: _flags(r, run.config) for r, run in zip(rows, grid.runs, strict=True) if r["fits"]}
+    said += _by_reason("not as in the config:", {name: flags for name, flags in other.items() if flags})
     if summed["chip_hours"] is not None:
-        rate = "the rooflines' bound" if rates.efficiency == 1 else f"{rates.efficiency:.0%} of the rooflines' rate"
-        longest = max(r["hours"] for r in rows if r["fits"] and r["hours"] is not None)
+        rate = (
+            "at the rooflines' rate, a bound" if rates.efficiency == 1 else f"at {rates.efficiency:.0%} of the roofline"
+        )
+        longest = max(r["hours"] for r in rows if r["fits"])
         price = "" if summed["price"] is None else f", price {summed['price']:,.2f}"
         said.append(
-            f"{significant(summed['chip_hours'])} chip-hours at {rate}{price}; the longest run takes "
+            f"{significant(summed['chip_hours'])} chip-hours {rate}{price}; the longest run takes "
             f"{duration(3600 * longest)}; compiling, evaluation, saving and waiting are not in it"
         )
     return said
+
+
+def _why_not(r: Row) -> str:
+    return r["reason"] or f"needs {_over(r):.2f} GiB more than a chip has"
+
+
+def _flags(r: Row, config: Config) -> str:
+    """What makes `train` do it as it was picked; nothing where the config says the same."""
+    given = dataclasses.asdict(config.mesh)
+    flags = [f"--config.mesh.{a}={n}" for a, n in r["mesh"].items() if given[a] not in (n, -1)]
+    if r["microbatches"] != config.train.microbatches:
+        flags.append(f"--config.train.microbatches={r['microbatches']}")
+    return " ".join(flags)
