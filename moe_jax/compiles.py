@@ -112,13 +112,13 @@ class _Children:
     def __init__(self):
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen] = set()
-        self._stopped = False
+        self._ended = threading.Event()
 
     def compile(self, request: Request) -> Compiled:
         with tempfile.TemporaryDirectory(prefix="moe_jax_plan_") as folder:
             out = Path(folder) / "compiled.json"
             with self._lock:
-                if self._stopped:
+                if self._ended.is_set():
                     raise errors.Stopped("stopped")
                 # A session of its own: Ctrl-C reaches us only.
                 child = subprocess.Popen(
@@ -132,7 +132,7 @@ class _Children:
             finally:
                 with self._lock:
                     self._running.discard(child)
-            if self._stopped:
+            if self._ended.is_set():
                 raise errors.Stopped("stopped")
             if child.returncode == errors.DONE:
                 return Compiled.from_dict(json.loads(out.read_text()))
@@ -143,7 +143,7 @@ class _Children:
 
     def stop(self) -> None:
         with self._lock:
-            self._stopped = True
+            self._ended.set()
             for child in self._running:
                 with contextlib.suppress(ProcessLookupError):
                     child.kill()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 import threading
 
 import pytest
@@ -249,6 +251,29 @@ def test_each_shape_is_compiled_once_and_several_at_a_time(tmp_path):
     again = FakeCompiler()
     assert forecasts.add(rows, outlook.runs, target, plan_table.Rates(), jobs=2, steps=Compiles(tmp_path, again))
     assert not again.asked
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_plan_that_is_stopped_goes_on(tmp_path, number):
+    outlook = grid("--config=configs/smoke.py:tiny")
+    rows, target = plan_table.rows(outlook), Target("v5e:2x2", 1, False)
+    before = signal.getsignal(number)
+
+    class Interrupted(FakeCompiler):
+        def __call__(self, request):
+            if len(self.asked) == 2:
+                os.kill(os.getpid(), number)
+                steps._children._ended.wait(30)  # as a child that is killed
+                raise errors.Stopped("stopped")
+            return super().__call__(request)
+
+    steps = Compiles(tmp_path, Interrupted())
+    with pytest.raises(errors.Stopped, match="stopped with 2 of 4 shapes compiled"):
+        forecasts.add(rows, outlook.runs, target, plan_table.Rates(), jobs=1, steps=steps)
+    assert signal.getsignal(number) == before
+    rest = FakeCompiler()
+    forecasts.add(rows, outlook.runs, target, plan_table.Rates(), jobs=1, steps=Compiles(tmp_path, rest))
+    assert len(rest.asked) == 2
 
 
 def test_a_compiler_that_crashes_costs_its_own_shape_only(tmp_path):
