@@ -44,7 +44,7 @@ def xpk(bad: str) -> Finding:
     """In the environment of its own that the Makefile makes, else on the PATH."""
     from moe_jax.launchers import xpk as launcher
 
-    return present(bad, launcher.client(), launcher.Xpk.how_to_get_it, "--help")
+    return present(bad, launcher.client_path(), launcher.Xpk.how_to_get_it, "--help")
 
 
 def account(bad: str) -> Finding:
@@ -69,7 +69,7 @@ def credentials() -> Finding:
     if path.exists():
         return Finding("ok", "credentials", f"{path}")
     return Finding(
-        "warn", "credentials", f"there are none at {path}: gs:// will not open from here (it does on Google's own hosts)",
+        "warn", "credentials", f"none at {path}: gs:// will not open from here (on Google's hosts it does)",
         "gcloud auth application-default login",
     )  # fmt: skip
 

@@ -25,17 +25,18 @@ _GIB = 2**30
 
 def findings(config_args: Sequence[str], workdir: str | None, launcher: str | None) -> Iterator[Finding]:
     """What can be said of the config, if one is given, and of the workdir, if one is."""
-    file, grid = None, None
+    file, grid, held = None, None, None
     if config_args:
         file, grid, found = config(config_args)
         yield found
     if grid is not None:
-        yield store(file, grid)
+        held = store(file, grid)
+        yield held
         if found := places(file, workdir, launcher):
             yield found
     if workdir is not None:
         yield probe(workdir)
-        yield sweep(workdir, file)
+        yield sweep(workdir, file if held is not None and held.state == "ok" else None)
         if grid is not None and (found := space(workdir, grid)):
             yield found
         yield plan(workdir)
