@@ -62,7 +62,7 @@ def with_step(row: Row, step: Row, rates: Rates) -> Row:
 def totals(rows: Sequence[Row], grid: Outlook) -> dict[str, Any]:
     """Sums over the runs; chip-hours and price are of the runs that fit, None where nothing was compiled.
 
-    `own_tokens`, `own_train_flops`: what is trained where runs share trunks."""
+    `own_…`: of what is trained where runs share trunks; chip-hours and price None unless every run fits."""
     summed: dict[str, Any] = {"runs": len(rows)}
     summed |= {column: sum(r[column] for r in rows) for column in ("tokens", "steps", *_FLOPS)}
     trained = jobs.saving(grid.runs)
@@ -71,9 +71,19 @@ def totals(rows: Sequence[Row], grid: Outlook) -> dict[str, Any]:
     if "fits" in rows[0]:
         summed["fit"] = sum(r["fits"] for r in rows)
         for column in ("chip_hours", "price"):
-            known = [r[column] for r in rows if r["fits"] and r[column] is not None]
-            summed[column] = sum(known) if known else None
+            known = {r["name"]: r[column] for r in rows if r["fits"] and r[column] is not None}
+            summed[column] = sum(known.values()) if known else None
+            summed[f"own_{column}"] = _shared(known, grid) if len(known) == len(rows) else None
     return summed
+
+
+def _shared(whole: dict[str, float], grid: Outlook) -> float:
+    """Costs of whole runs -> the cost of what is trained, where runs share trunks."""
+    trained = 0.0
+    for job in jobs.jobs(grid.runs):
+        run = (job.runs or job.trunk.branches)[0]  # a trunk's step costs what its branches' steps do
+        trained += whole[run.name] * job.train_flops / run.counts["train_flops"]
+    return trained
 
 
 def table(rows: Sequence[Row], rates: Rates) -> tables.Table:
@@ -134,7 +144,7 @@ def words(rows: Sequence[Row], rates: Rates, grid: Outlook) -> list[str]:
     """What the plan stands on and sums to, in sentences."""
     summed = totals(rows, grid)
     said = [
-        grid.sentence,
+        f"N is without embeddings, router and norms; {grid.sentence}",
         f"{count(summed['runs'], 'run')}: {short(summed['tokens'])} tokens, {summed['train_flops']:.3g} FLOPs; "
         f"by the papers' formulas {summed['flops_krajewski2024']:.3g} (krajewski2024), "
         f"{summed['flops_abnar2025']:.3g} (abnar2025), {summed['flops_6nd']:.3g} (6ND)",
@@ -193,6 +203,9 @@ def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates, grid:
             f"{significant(summed['chip_hours'])} chip-hours {rate}{price}; the longest run takes "
             f"{duration(3600 * longest)}; compiling, evaluation, saving and waiting are not in it"
         )
+        if summed["trunks"] and summed["own_chip_hours"] is not None:
+            price = "" if summed["own_price"] is None else f", price {summed['own_price']:,.2f}"
+            said.append(f"with its trunks shared: {significant(summed['own_chip_hours'])} chip-hours{price}")
     return said
 
 

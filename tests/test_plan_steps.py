@@ -184,6 +184,17 @@ def test_the_hours_of_a_run_are_its_counts_over_the_published_peak(tmp_path):
     json.dumps([row, summed], allow_nan=False)
 
 
+def test_shared_trunks_cost_once(tmp_path):
+    wsd = ["schedule='wsd'", "warmup_fraction=None", "warmup_tokens=512", "decay_fraction=0.25"]
+    outlook = grid("--config=configs/smoke.py:tiny", *(f"--config.optim.{field}" for field in wsd))
+    steps, rows = Compiles(tmp_path, FakeCompiler()), plan_table.rows(outlook)
+    rows = forecasts.add(rows, outlook.runs, Target("v5e:2x2", 1, False), plan_table.Rates(), jobs=1, steps=steps)
+    summed = plan_table.totals(rows, outlook)
+    # D of 2,048 and 4,096 tokens: 3,072 of a trunk, and 512 and 1,024 of branches.
+    assert summed["own_chip_hours"] / summed["chip_hours"] == pytest.approx((3072 + 512 + 1024) / (2048 + 4096))
+    assert summed["own_price"] is None
+
+
 # Kept compiles.
 
 
