@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Sequence
 
-from moe_jax import grid, jobs, windows
+from moe_jax import grid, jobs, planning, windows
 from moe_jax.config import Config
 from moe_jax.configfile import ConfigFile
 from moe_jax.data import store as store_lib
@@ -62,6 +62,7 @@ class Outlook:
 def of(file: ConfigFile) -> Outlook:
     """The grid of a config, or its one run. Raises UserError; where nothing says how large the vocabulary is, too."""
     runs = grid.expand(file.base.to_dict(), file.cells)
+    planning.check_one_store(runs)
     path = file.config.data.store
     try:
         store = store_lib.open_store(path)

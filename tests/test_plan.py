@@ -90,6 +90,18 @@ def test_the_store_says_its_hash_and_who_asks_for_too_much(capsys, tmp_path, byt
     assert "1 run will see the store's tokens again" in said
 
 
+def test_a_grid_has_one_store(tmp_path):
+    config = tmp_path / "two.py"
+    config.write_text(
+        "from configs import smoke\n"
+        "get_config = smoke.get_config\n"
+        "def get_grid(arg=None):\n"
+        "    return [{'data.store': 'a'}, {'data.store': 'b', 'seed': 1}]\n"
+    )
+    with pytest.raises(errors.UserError, match="a sweep has one token store, the grid names a, b"):
+        plan.main([f"--config={config}"])
+
+
 def test_what_trunks_save(capsys, tmp_path):
     _, said = planned(capsys, tmp_path, "--config=configs/krajewski2024.py:table3", GPT2)
     assert "with optim.schedule=wsd, runs that differ in D alone would share 25 trunks" in said
