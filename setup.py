@@ -30,6 +30,7 @@ setup(
         "matplotlib>=3.9,<4",
         "pandas>=2.2,<4",
         "scipy>=1.14,<2",
+        "packaging>=24",  # doctor: do the installed versions meet this list
         "rich>=13.9,<16",  # tables and progress bars that know a terminal from a log file
     ],
     extras_require={

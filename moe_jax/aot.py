@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from moe_jax import hlo, optim, sharding
+from moe_jax import hlo, hlo_traffic, optim, sharding
 from moe_jax.chips import CHIPS, Chip
 from moe_jax.config import Config, MeshConfig
 from moe_jax.errors import UserError
@@ -107,6 +107,7 @@ class Compiled:
     fits: bool
     flops: float | None  # XLA's count: loop bodies once, a Pallas kernel as it estimates itself
     bytes_accessed: float | None  # as above
+    hbm_traffic: float  # bytes read from and written to main memory, loops counted
     matmul_flops: float  # products in the program, loops counted
     expert_flops: float  # those of the experts
     recomputed_expert_flops: float  # of which in the backward pass of remat, for the second time
@@ -216,6 +217,7 @@ def _read(program: hlo.Program, topology: Topology, expert_parallel: int) -> dic
     across = [c for c in program.collectives if np.ptp(c.groups % expert_parallel, axis=1).any()]
     experts = [p for p in program.products if any(formula in p.op_name for formula in _EXPERTS)]
     return {
+        "hbm_traffic": hlo_traffic.traffic(program),
         "matmul_flops": flops(program.products),
         "expert_flops": flops(experts),
         # What jax.checkpoint does once more is named so.

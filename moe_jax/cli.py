@@ -18,6 +18,7 @@ VERBS = {
     "predict": "loss of every planned run, with its interval, under a law",
     "optimum": "compute-optimal N, D, G under a law",
     "report": "one page: runs, curves, law, fit against data",
+    "doctor": "what would fail here, before jobs are queued",
 }
 
 

@@ -66,26 +66,26 @@ class Program:
     """The text of an optimised HLO module."""
 
     def __init__(self, text: str):
-        self._computations: dict[str, dict[str, Instruction]] = {}
-        self._roots: dict[str, Instruction] = {}
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.roots: dict[str, Instruction] = {}
         self.unknown_loops = 0  # loops whose count could not be read: their bodies count once
         current = None
         for line in text.splitlines():
             if line.endswith("{") and " -> " in line and " = " not in line.split("(", 1)[0]:
                 name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0]
-                current = self._computations.setdefault(name, {})
+                current = self.computations.setdefault(name, {})
                 if line.startswith("ENTRY "):
                     self._entry = name
             elif current is not None and " = " in line:
                 instruction = _parse(line)
                 current[instruction.name] = instruction
                 if line.lstrip().startswith("ROOT "):
-                    self._roots[name] = instruction
-        self._walked = list(self._walk(self._entry, 1))
+                    self.roots[name] = instruction
+        self.walked = list(self._walk(self._entry, 1))
 
     def _walk(self, name: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
         """(computation, instruction, how often it runs), of this computation and all that it calls."""
-        for instruction in self._computations[name].values():
+        for instruction in self.computations[name].values():
             yield name, instruction, times
             if instruction.opcode == "while":
                 trips = self._trips(name, instruction)
@@ -108,9 +108,9 @@ class Program:
 
     def _limit(self, condition: str, initial: Instruction | None, outside: str) -> int | None:
         """The number that the condition compares the counter with: a constant in it, or one that the loop carries."""
-        root = self._roots[condition]
+        root = self.roots[condition]
         if root.opcode == "fusion":
-            inner = self._roots[root.attribute("calls")]
+            inner = self.roots[root.attribute("calls")]
             operands = [self._argument(root, inner, o) for o in inner.operands]
             direction = inner.rest
         else:
@@ -124,47 +124,47 @@ class Program:
 
     def _argument(self, fusion: Instruction, inner: Instruction, operand: str) -> str | None:
         """What the fusion's caller gives for a parameter of the fused computation."""
-        inside = self._computations[fusion.attribute("calls")][operand]
+        inside = self.computations[fusion.attribute("calls")][operand]
         return fusion.operands[int(inside.arguments)] if inside.opcode == "parameter" else None
 
     def _follow(self, name: str, operand: str) -> Instruction | None:
         """The instruction that makes a value, through copies."""
-        found = self._computations[name].get(operand)
+        found = self.computations[name].get(operand)
         while found is not None and found.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
-            found = self._computations[name].get(found.operands[0])
+            found = self.computations[name].get(found.operands[0])
         return found
 
     @functools.cached_property
     def collectives(self) -> list[Collective]:
         found = []
-        for name, instruction, times in self._walked:
+        for name, instruction, times in self.walked:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in _COLLECTIVES:
                 continue
             if name.startswith("all-reduce-scatter"):  # the TPU compiler's reduce-scatter: a fusion that keeps a part
                 kind = "reduce-scatter"
             groups = _groups(instruction.rest)
-            given = sum(shape_bytes(self._computations[name][o].shape) for o in instruction.operands)
+            given = sum(shape_bytes(self.computations[name][o].shape) for o in instruction.operands)
             found.append(Collective(kind, given * _sent(kind, groups.shape[1]), groups, times))
         return found
 
     def transfers(self, slices: int) -> list[Collective]:
         """Collectives between slices, which the compiler has turned into transfers by the hosts (megascale)."""
         found = []
-        for name, instruction, times in self._walked:
+        for name, instruction, times in self.walked:
             said = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
             if instruction.opcode == "send" and said:
                 kind = said[1].lower().replace("_", "-")
-                given = shape_bytes(self._computations[name][instruction.operands[0]].shape)
+                given = shape_bytes(self.computations[name][instruction.operands[0]].shape)
                 found.append(Collective(kind, given * _sent(kind, slices), np.zeros((0, slices), int), times))
         return found
 
     @functools.cached_property
     def products(self) -> list[Product]:
         found = []
-        for name, instruction, times in self._walked:
+        for name, instruction, times in self.walked:
             if instruction.opcode in ("dot", "convolution"):
-                shapes = [_dims(self._computations[name][o].shape) for o in instruction.operands]
+                shapes = [_dims(self.computations[name][o].shape) for o in instruction.operands]
                 flops = (_dot if instruction.opcode == "dot" else _convolution)(instruction, *shapes)
             elif instruction.opcode == "custom-call" and (cost := re.search(r'"flops":"?(\d+)', instruction.rest)):
                 flops = float(cost[1])
@@ -181,10 +181,10 @@ def _sent(kind: str, n: int) -> float:
 
 def shape_bytes(shape: str) -> int:
     """Bytes of an array, or of a tuple's arrays together."""
-    return sum(math.prod(_numbers(dims)) * _item_bytes(dtype) for dtype, dims in _ARRAY.findall(shape))
+    return sum(math.prod(_numbers(dims)) * item_bytes(dtype) for dtype, dims in _ARRAY.findall(shape))
 
 
-def _item_bytes(dtype: str) -> float:
+def item_bytes(dtype: str) -> float:
     return _BYTES.get(dtype) or int(re.search(r"\d+", dtype)[0]) / 8
 
 

@@ -1,8 +1,10 @@
 """A config's grid before its token store exists: runs, counts, and what each would find in the store."""
 
 import dataclasses
+import fnmatch
+from collections.abc import Sequence
 
-from moe_jax import grid, jobs, windows
+from moe_jax import grid, jobs, planning, windows
 from moe_jax.config import Config
 from moe_jax.configfile import ConfigFile
 from moe_jax.data import store as store_lib
@@ -23,6 +25,14 @@ class Outlook:
     runs: tuple[PlannedRun, ...]
     store: Store | None
     sentence: str  # of the store, or where the vocabulary's size comes from without it
+
+    def only(self, patterns: Sequence[str]) -> "Outlook":
+        """The runs whose names match one of the patterns (`n25m-*`). Raises UserError where none does."""
+        kept = tuple(run for run in self.runs if any(fnmatch.fnmatchcase(run.name, p) for p in patterns))
+        if not kept:
+            names = ", ".join(run.name for run in self.runs[:4])
+            raise UserError(f"--only={patterns[0]}: no run of the grid is called so; it has {names}, …")
+        return dataclasses.replace(self, runs=kept)
 
     @property
     def store_sha256(self) -> str | None:
@@ -52,6 +62,7 @@ class Outlook:
 def of(file: ConfigFile) -> Outlook:
     """The grid of a config, or its one run. Raises UserError; where nothing says how large the vocabulary is, too."""
     runs = grid.expand(file.base.to_dict(), file.cells)
+    planning.check_one_store(runs)
     path = file.config.data.store
     try:
         store = store_lib.open_store(path)

@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
 
     file = configfile.load(config_args)
     grid = outlook.of(file)
+    if flags.only:
+        grid = grid.only(flags.only)
     rates = plan_table.Rates(flags.efficiency, flags.price_per_chip_hour)
     rows = plan_table.rows(grid)
     missing: UserError | None = None
@@ -50,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("plan", DESCRIPTION)
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="these runs of the grid, for example n25m-*"
+    )
     parser.add_argument("--workdir", metavar="W", help="write W/plan.json")
     parser.add_argument("--out", metavar="FILE", help="write the plan there instead")
     group = parser.add_argument_group("TPU slices")

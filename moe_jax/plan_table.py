@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moe_jax import jobs, outlook, results, tables
+from moe_jax.config import Config
 from moe_jax.outlook import Outlook
 from moe_jax.tables import count, duration, short
 from moe_jax.workdir import PlannedRun
@@ -61,7 +62,7 @@ def with_step(row: Row, step: Row, rates: Rates) -> Row:
 def totals(rows: Sequence[Row], grid: Outlook) -> dict[str, Any]:
     """Sums over the runs; chip-hours and price are of the runs that fit, None where nothing was compiled.
 
-    `own_tokens`, `own_train_flops`: what is trained where runs share trunks."""
+    `own_…`: of what is trained where runs share trunks; chip-hours and price None unless every run fits."""
     summed: dict[str, Any] = {"runs": len(rows)}
     summed |= {column: sum(r[column] for r in rows) for column in ("tokens", "steps", *_FLOPS)}
     trained = jobs.saving(grid.runs)
@@ -70,9 +71,19 @@ def totals(rows: Sequence[Row], grid: Outlook) -> dict[str, Any]:
     if "fits" in rows[0]:
         summed["fit"] = sum(r["fits"] for r in rows)
         for column in ("chip_hours", "price"):
-            known = [r[column] for r in rows if r["fits"] and r[column] is not None]
-            summed[column] = sum(known) if known else None
+            known = {r["name"]: r[column] for r in rows if r["fits"] and r[column] is not None}
+            summed[column] = sum(known.values()) if known else None
+            summed[f"own_{column}"] = _shared(known, grid) if len(known) == len(rows) else None
     return summed
+
+
+def _shared(whole: dict[str, float], grid: Outlook) -> float:
+    """Costs of whole runs -> the cost of what is trained, where runs share trunks."""
+    trained = 0.0
+    for job in jobs.jobs(grid.runs):
+        run = (job.runs or job.trunk.branches)[0]  # a trunk's step costs what its branches' steps do
+        trained += whole[run.name] * job.train_flops / run.counts["train_flops"]
+    return trained
 
 
 def table(rows: Sequence[Row], rates: Rates) -> tables.Table:
@@ -114,8 +125,12 @@ def fit_words(r: Row) -> str:
         return "yes"
     if r["bytes_per_device"] is None:
         return "cannot run"
-    over = (r["bytes_per_device"] - r["hbm_bytes"]) * r["devices"] / r["chips"] / _GIB
-    return f"{over:.2f} GiB over"
+    return f"{_over(r):.2f} GiB over"
+
+
+def _over(r: Row) -> float:
+    """GiB of a chip's memory that are missing."""
+    return (r["bytes_per_device"] - r["hbm_bytes"]) * r["devices"] / r["chips"] / _GIB
 
 
 def significant(value: float | None) -> str:
@@ -129,14 +144,14 @@ def words(rows: Sequence[Row], rates: Rates, grid: Outlook) -> list[str]:
     """What the plan stands on and sums to, in sentences."""
     summed = totals(rows, grid)
     said = [
-        grid.sentence,
+        f"N is without embeddings, router and norms; {grid.sentence}",
         f"{count(summed['runs'], 'run')}: {short(summed['tokens'])} tokens, {summed['train_flops']:.3g} FLOPs; "
         f"by the papers' formulas {summed['flops_krajewski2024']:.3g} (krajewski2024), "
         f"{summed['flops_abnar2025']:.3g} (abnar2025), {summed['flops_6nd']:.3g} (6ND)",
     ]
     said += _trunk_words(rows, grid) + _store_words(rows)
     if "fit" in summed:
-        said += _step_words(summed, rows, rates)
+        said += _step_words(summed, rows, rates, grid)
     return said
 
 
@@ -173,16 +188,35 @@ def _by_reason(verb: str, reasons: dict[str, str]) -> list[str]:
     ]
 
 
-def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates) -> list[str]:
+def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates, grid: Outlook) -> list[str]:
     said = [f"{summed['fit']:,} of {count(summed['runs'], 'run')} fit"]
-    bad = {r["name"]: r["reason"] or f"needs {fit_words(r)} a chip's memory" for r in rows if not r["fits"]}
-    said += _by_reason("on this slice cannot run", bad)
+    said += _by_reason("cannot be done so:", {r["name"]: _why_not(r) for r in rows if not r["fits"]})
+    other = {r["name"]: _flags(r, run.config) for r, run in zip(rows, grid.runs, strict=True) if r["fits"]}
+    said += _by_reason("not as in the config:", {name: flags for name, flags in other.items() if flags})
     if summed["chip_hours"] is not None:
-        rate = "the rooflines' bound" if rates.efficiency == 1 else f"{rates.efficiency:.0%} of the rooflines' rate"
-        longest = max(r["hours"] for r in rows if r["fits"] and r["hours"] is not None)
+        rate = (
+            "at the rooflines' rate, a bound" if rates.efficiency == 1 else f"at {rates.efficiency:.0%} of the roofline"
+        )
+        longest = max(r["hours"] for r in rows if r["fits"])
         price = "" if summed["price"] is None else f", price {summed['price']:,.2f}"
         said.append(
-            f"{significant(summed['chip_hours'])} chip-hours at {rate}{price}; the longest run takes "
+            f"{significant(summed['chip_hours'])} chip-hours {rate}{price}; the longest run takes "
             f"{duration(3600 * longest)}; compiling, evaluation, saving and waiting are not in it"
         )
+        if summed["trunks"] and summed["own_chip_hours"] is not None:
+            price = "" if summed["own_price"] is None else f", price {summed['own_price']:,.2f}"
+            said.append(f"with its trunks shared: {significant(summed['own_chip_hours'])} chip-hours{price}")
     return said
+
+
+def _why_not(r: Row) -> str:
+    return r["reason"] or f"needs {_over(r):.2f} GiB more than a chip has"
+
+
+def _flags(r: Row, config: Config) -> str:
+    """What makes `train` do it as it was picked; nothing where the config says the same."""
+    given = dataclasses.asdict(config.mesh)
+    flags = [f"--config.mesh.{a}={n}" for a, n in r["mesh"].items() if given[a] not in (n, -1)]
+    if r["microbatches"] != config.train.microbatches:
+        flags.append(f"--config.train.microbatches={r['microbatches']}")
+    return " ".join(flags)

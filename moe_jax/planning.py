@@ -1,6 +1,7 @@
 """A config and its store -> the runs of a sweep, entered in the workdir's manifest."""
 
 import hashlib
+from collections.abc import Sequence
 
 from moe_jax import grid, jobs, windows
 from moe_jax.configfile import ConfigFile
@@ -18,6 +19,13 @@ def open_configs_store(file: ConfigFile) -> Store:
         raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
 
 
+def check_one_store(runs: Sequence[Run]) -> None:
+    """Raises UserError where the runs of a grid would read several stores."""
+    stores = {run.config.data.store for run in runs}
+    if len(stores) > 1:
+        raise UserError(f"config.data.store: a sweep has one token store, the grid names {', '.join(sorted(stores))}")
+
+
 def enter(
     file: ConfigFile, workdir: Workdir, *, whole_grid: bool, writes: bool = True
 ) -> tuple[Manifest, list[Run], Store]:
@@ -26,9 +34,7 @@ def enter(
     The grid with `whole_grid`, the config itself without; without `writes` another process enters it. Raises UserError
     before anything is written."""
     runs = grid.expand(file.base.to_dict(), file.cells if whole_grid else None)
-    stores = {run.config.data.store for run in runs}
-    if len(stores) > 1:
-        raise UserError(f"config.data.store: a sweep has one token store, the grid names {', '.join(sorted(stores))}")
+    check_one_store(runs)
     store = open_configs_store(file)
     identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
     planned = plan_runs(runs, identity)

@@ -59,7 +59,7 @@ def test_the_vocabulary_is_the_configs_or_its_files_or_asked_for(capsys, tmp_pat
     missing = f"--config.data.store={tmp_path}/none"
     _, said = planned(capsys, tmp_path, *TINY, missing)
     assert "there is no token store" in said and "259 token ids (config.data.vocabulary = 'byte')" in said
-    with pytest.raises(errors.UserError, match="--config.model.vocabulary_size=N"):
+    with pytest.raises(errors.UserError, match="vocabulary_size=N"):
         plan.main(["--config=configs/krajewski2024.py:table3", missing])
     told, said = planned(capsys, tmp_path, *TINY, missing, "--config.model.vocabulary_size=1000")
     assert "1,000 token ids (config.model.vocabulary_size)" in said
@@ -90,6 +90,18 @@ def test_the_store_says_its_hash_and_who_asks_for_too_much(capsys, tmp_path, byt
     assert "1 run will see the store's tokens again" in said
 
 
+def test_a_grid_has_one_store(tmp_path):
+    config = tmp_path / "two.py"
+    config.write_text(
+        "from configs import smoke\n"
+        "get_config = smoke.get_config\n"
+        "def get_grid(arg=None):\n"
+        "    return [{'data.store': 'a'}, {'data.store': 'b', 'seed': 1}]\n"
+    )
+    with pytest.raises(errors.UserError, match="a sweep has one token store, the grid names a, b"):
+        plan.main([f"--config={config}"])
+
+
 def test_what_trunks_save(capsys, tmp_path):
     _, said = planned(capsys, tmp_path, "--config=configs/krajewski2024.py:table3", GPT2)
     assert "with optim.schedule=wsd, runs that differ in D alone would share 25 trunks" in said
@@ -100,6 +112,16 @@ def test_what_trunks_save(capsys, tmp_path):
     # D of 2,048 and 4,096: the trunk goes to 3/4 of the longer; both decay over a quarter of theirs.
     assert told["totals"]["own_tokens"] == 4 * (3072 + 512 + 1024)
     assert all(row["trunk"] and row["own_tokens"] < row["tokens"] for row in told["runs"])
+
+
+def test_some_runs_of_a_grid(capsys, tmp_path):
+    told, _ = planned(capsys, tmp_path, *TINY, "--only=n768-*", "--only=*-d4p1k-g1-*")
+    assert [row["name"] for row in told["runs"]] == [
+        "n768-d2k-g1-s0", "n768-d2k-g2-s0", "n768-d4p1k-g1-s0", "n768-d4p1k-g2-s0", "n3p1k-d4p1k-g1-s0",
+    ]  # fmt: skip
+    assert told["totals"]["runs"] == 5
+    with pytest.raises(errors.UserError, match="no run of the grid is called so; it has n768-d2k-g1-s0"):
+        plan.main([*TINY, "--only=m*"])
 
 
 def test_another_plan_is_moved_aside_and_another_file_left_alone(capsys, tmp_path):

@@ -58,7 +58,7 @@ class Xpk:
 
     def __init__(self, options: Options, place: Place):
         self._options, self._place = options, place
-        self.client = _client()
+        self.client = client_path()
 
     def preparation(self) -> list[Command]:
         return []
@@ -101,7 +101,7 @@ def _abbreviates(flag: str, whole: str) -> bool:
     return len(name) > 2 and name.startswith("-") and whole.startswith(name)
 
 
-def _client() -> str:
+def client_path() -> str:
     """xpk in the environment of its own that the Makefile makes, else on the PATH."""
     ours = Path(__file__).resolve().parents[2] / ".venv-xpk" / "bin" / "xpk"
     return str(ours) if ours.exists() else "xpk"
