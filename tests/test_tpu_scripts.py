@@ -166,7 +166,8 @@ def startup(tmp_path, monkeypatch):
     return go
 
 
-DELETED = "compute tpus queued-resources delete s1-q --project=p --zone=z --force --quiet --async".split()
+DELETED = ["compute", "tpus", "queued-resources", "delete", "s1-q", "--project=p", "--zone=z"]
+DELETED += ["--force", "--quiet", "--async"]
 LOGGED = ["storage", "cp"]
 
 
