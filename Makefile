@@ -1,10 +1,13 @@
 # make demo       install, then the whole chain on a small grid: 27 runs -> a fitted law and a report
 # make test       install, then the tests
 # make test-slow  install, then the longer proofs
+# make xpk        xpk in .venv-xpk, an environment of its own: it pins an older protobuf than ours
 # make lint       ruff
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+XPK := .venv-xpk
+XPK_VERSION := 1.16.0
 # Two processes, a test file at a time: most of the time is XLA compiling, on one core.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO := demo
@@ -13,7 +16,7 @@ JOBS := 2
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo install test test-slow lint clean-demo
+.PHONY: demo install test test-slow xpk lint clean-demo
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -45,12 +48,19 @@ clean-demo:
 test: install
 	$(PYTEST)
 
-test-slow: install $(VENV)/.bench
+test-slow: install $(VENV)/.bench $(XPK)/.installed
 	$(PYTEST) -m slow
 
 # Torch and transformers, the peers, and Weights & Biases: the longer proofs use them.
 $(VENV)/.bench: setup.py constraints.txt | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,wandb]'
+	@touch $@
+
+xpk: $(XPK)/.installed
+
+$(XPK)/.installed: Makefile
+	$(PYTHON) -m venv --clear $(XPK)
+	$(XPK)/bin/python -m pip install --quiet --disable-pip-version-check xpk==$(XPK_VERSION)
 	@touch $@
 
 lint: install

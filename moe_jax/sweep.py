@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from moe_jax import command, configfile, errors
 from moe_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from moe_jax.workdir import RunState, Workdir
 
 DESCRIPTION = """Trains every run of a config's grid that has no result yet, each in a process of its own.
 Stopped at any moment and started again with the same flags, it goes on where it was. A grid that contains the workdir's
@@ -28,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     if flags.jobs < 1:
         raise UserError(f"--jobs={flags.jobs}: must be at least 1")
 
-    from moe_jax import planning, status
+    from moe_jax import planning
     from moe_jax.launchers.local import LocalLauncher
     from moe_jax.progress import Display
     from moe_jax.workdir import Workdir
@@ -44,10 +48,17 @@ def main(argv: Sequence[str]) -> int:
         workdir.set_run_aside(name)
     with Display() as display:
         states = LocalLauncher(workdir, manifest.runs, flags.jobs, display).go()
-    status.main([f"--workdir={flags.workdir}"])
+    return conclude(workdir, states, time.monotonic() - began)
+
+
+def conclude(workdir: "Workdir", states: Sequence["RunState"], seconds: float) -> int:
+    """Says how a grid stands. Raises WorkFailed where runs have no result."""
+    from moe_jax import status
+
+    status.main([f"--workdir={workdir.path}"])
     failed = [s for s in states if s.result is None]
     diverged = [s.name for s in states if s.state == "diverged"]
-    print(f"{len(states) - len(failed)} of {len(states)} runs have a result, after {time.monotonic() - began:.0f} s")
+    print(f"{len(states) - len(failed)} of {len(states)} runs have a result, after {seconds:.0f} s")
     if diverged:
         print(f"diverged: {', '.join(diverged)}")
     if failed:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from moe_jax.jobs import trunk_of
+from moe_jax import jobs as jobs_lib
+from moe_jax.jobs import Trunk
 from moe_jax.launchers import restarts
 from moe_jax.launchers.local import LocalLauncher
 from moe_jax.progress import Display
@@ -17,10 +18,11 @@ def train(
 
     Raises Stopped as LocalLauncher does."""
     states: dict[str, RunState] = {}
+    trunks = {run.name: trunk for trunk in jobs_lib.trunks(runs) for run in trunk.branches}
     left = list(runs)
     for start in range(1 + max_restarts):
         states |= {state.name: state for state in LocalLauncher(workdir, left, jobs, display).go()}
-        left = [run for run in left if states[run.name].result is None and _again(workdir, run)]
+        left = [run for run in left if states[run.name].result is None and _again(workdir, run, trunks.get(run.name))]
         if not left:
             break
         if start < max_restarts:
@@ -28,10 +30,10 @@ def train(
     return [states[run.name] for run in runs]
 
 
-def _again(workdir: Workdir, run: PlannedRun) -> bool:
-    """By how the run ended, or its trunk where it never began."""
+def _again(workdir: Workdir, run: PlannedRun, trunk: Trunk | None) -> bool:
+    """By the code of its last start, or of its trunk's where it has not been started."""
     attempts = workdir.run_dir(run.name).attempts()
-    if not attempts and (trunk := trunk_of(workdir.existing_manifest().runs, run.name)):
+    if not attempts and trunk is not None:
         attempts = workdir.trunk_dir(trunk.name).attempts()
     code = attempts[-1].get("exit_code") if attempts else None
     return not isinstance(code, int) or restarts.helps(code)
