@@ -51,9 +51,9 @@ test: install
 test-slow: install $(VENV)/.bench $(XPK)/.installed
 	$(PYTEST) -m slow
 
-# Torch and transformers, the peers, and Weights & Biases: the longer proofs use them.
+# Torch and transformers, the peers, libtpu, TPU's compiler, and Weights & Biases: the longer proofs use them.
 $(VENV)/.bench: setup.py constraints.txt | install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,wandb]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,plan,wandb]'
 	@touch $@
 
 xpk: $(XPK)/.installed
