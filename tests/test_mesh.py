@@ -12,7 +12,7 @@ from moe_jax import config as config_lib
 from moe_jax import optim, sharding
 from moe_jax.errors import UserError
 from tests.conftest import ROOT, child_environment
-from tests.models import EXPERT_CHOICE, config, distance, loss_and_gradients, trainer, windows
+from tests.models import EXPERT_CHOICE, config, distance, loss_and_gradients, put, trainer, windows
 
 ROUTERS = {
     "token choice": (),
