@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
-from moe_jax import compiles, plan_table, tables
+from moe_jax import compiles, plan_rows, tables
 from moe_jax.compiles import Compiles
 from moe_jax.errors import Stopped, UserError
 from moe_jax.forecast import Forecast, Target, forecast
-from moe_jax.plan_table import Rates, Row
+from moe_jax.plan_rows import Rates, Row
 from moe_jax.progress import Display
 from moe_jax.step_shapes import StepShape
 from moe_jax.workdir import PlannedRun
@@ -47,7 +47,7 @@ def add(
         for number, handler in old.items():
             signal.signal(number, handler)
     return [
-        plan_table.with_step(row, found[key].columns(run.counts["train_flops"] / run.counts["steps"]), rates)
+        plan_rows.with_step(row, found[key].columns(run.counts["train_flops"] / run.counts["steps"]), rates)
         for row, run, key in zip(rows, runs, keys, strict=True)
     ]
 
