@@ -126,8 +126,8 @@ def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates, grid:
         longest = max(r["hours"] for r in rows if r["fits"])
         price = "" if summed["price"] is None else f", price {summed['price']:,.2f}"
         said.append(
-            f"{significant(summed['chip_hours'])} chip-hours {rate}{price}, the longest run {duration(3600 * longest)}; "
-            "compiling, evaluation and saving are not in it"
+            f"{significant(summed['chip_hours'])} chip-hours {rate}{price}, the longest run {duration(3600 * longest)}"
+            "; compiling, evaluation and saving are not in it"
         )
         if summed["trunks"] and summed["own_chip_hours"] is not None:
             price = "" if summed["own_price"] is None else f", price {summed['own_price']:,.2f}"
