@@ -20,7 +20,7 @@ def table(rows: Sequence[Row], rates: Rates) -> tables.Table:
     compiled = "fits" in rows[0]
     priced = rates.price_per_chip_hour is not None
     if compiled:
-        headings += [">chips", "mesh", ">parts", ">GiB/chip", "fits", "bound", ">s/step", ">hours", ">chip-hours"]
+        headings += ["slice", "mesh", ">parts", ">GiB/chip", "fits", "bound", ">s/step", ">hours", ">chip-hours"]
         headings += [">price"] if priced else []
     lines = []
     for r in rows:
@@ -40,8 +40,9 @@ def _step_cells(r: Row) -> list[str]:
     mesh = r["mesh"]
     cut = "–" if mesh is None else "×".join(str(size) for size in mesh.values())
     memory = None if r["bytes_per_device"] is None else r["bytes_per_device"] * r["devices"] / r["chips"] / _GIB
+    where = r["topology"] if r["slices"] == 1 else f"{r['slices']}×{r['topology']}"
     return [
-        "–" if r["chips"] is None else f"{r['chips']:,}", cut, "–" if mesh is None else str(r["microbatches"]),
+        where, cut, "–" if mesh is None else str(r["microbatches"]),
         tables.fixed(memory, 2), fit_words(r), r["bound"] or "–", significant(r["step_seconds"]),
         significant(r["hours"]), significant(r["chip_hours"]),
     ]  # fmt: skip
