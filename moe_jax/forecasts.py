@@ -70,8 +70,9 @@ def _all(
         steps.stop()
         pool.shutdown(cancel_futures=True)
         if isinstance(e, (_AskedError, Stopped)):
+            kept = len(found) + sum(not f.cancelled() and f.exception() is None for f in open_)
             raise Stopped(
-                f"stopped with {len(found)} of {len(shapes)} shapes compiled; they are kept, the same command goes on"
+                f"stopped with {kept} of {len(shapes)} shapes compiled; they are kept, the same command goes on"
             ) from None
         raise
     pool.shutdown()
