@@ -1,17 +1,16 @@
 """A plan's rows with what their compiled steps say: every distinct shape once, several at a time, with progress."""
 
 import importlib.util
-import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
-from moe_jax import compiles, plan_table, tables
+from moe_jax import compiles, plan_rows, tables
 from moe_jax.compiles import Compiles
 from moe_jax.errors import Stopped, UserError
 from moe_jax.forecast import Forecast, Target, forecast
-from moe_jax.plan_table import Rates, Row
+from moe_jax.plan_rows import Rates, Row
 from moe_jax.progress import Display
 from moe_jax.step_shapes import StepShape
 from moe_jax.workdir import PlannedRun
@@ -30,8 +29,8 @@ def add(
     rows: Sequence[Row], runs: Sequence[PlannedRun], target: Target, rates: Rates, *, jobs: int,
     steps: Compiles | None = None,
 ) -> list[Row]:  # fmt: skip
-    """The rows of `runs` with the columns of their compiled steps. Raises Stopped on SIGINT and SIGTERM: what was
-    compiled is kept."""
+    """The rows of `runs` with the columns of their compiled steps. Raises Stopped on an interrupt: what was compiled
+    is kept."""
     shapes: dict[str, tuple[StepShape, int]] = {}
     keys = []
     for run in runs:
@@ -39,15 +38,10 @@ def add(
         shapes.setdefault(shape.key, (shape, run.counts["n_total"]))
         keys.append(shape.key)
     steps = steps or Compiles(compiles.default_folder())
-    old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with Display() as display:
-            found = _all(shapes, target, steps, jobs, display)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with Display() as display:
+        found = _all(shapes, target, steps, jobs, display)
     return [
-        plan_table.with_step(row, found[key].columns(run.counts["train_flops"] / run.counts["steps"]), rates)
+        plan_rows.with_step(row, found[key].columns(run.counts["train_flops"] / run.counts["steps"]), rates)
         for row, run, key in zip(rows, runs, keys, strict=True)
     ]
 
@@ -69,9 +63,10 @@ def _all(
     except BaseException as e:
         steps.stop()
         pool.shutdown(cancel_futures=True)
-        if isinstance(e, (_AskedError, Stopped)):
+        if isinstance(e, (KeyboardInterrupt, Stopped)):
+            kept = len(found) + sum(not f.cancelled() and f.exception() is None for f in open_)
             raise Stopped(
-                f"stopped with {len(found)} of {len(shapes)} shapes compiled; they are kept, the same command goes on"
+                f"stopped with {kept} of {len(shapes)} shapes compiled; they are kept, the same command goes on"
             ) from None
         raise
     pool.shutdown()
@@ -83,12 +78,3 @@ def _text(found: dict[str, Any], began: float, left: int) -> str:
     if not found or not left:
         return "compiled"
     return f"compiled, about {tables.duration((time.monotonic() - began) / len(found) * left)} left"
-
-
-class _AskedError(Exception):
-    """Somebody wants us to stop."""
-
-
-def _stop(number: int, frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough
-    raise _AskedError

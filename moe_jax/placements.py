@@ -43,8 +43,9 @@ def configured(config: Config, devices: int) -> Placement:
 
 
 def meshes(config: Config, devices: int, slices: int) -> list[MeshConfig]:
-    """Meshes worth a try, the best guess first: the config's own, then parameters copied between the slices only and
-    as many devices along `expert` as divide the experts, the others along `data`."""
+    """Meshes worth a try, the best guess first: the config's own; then as many devices along `expert` as divide the
+    experts, the others along `data`, and parameters copied between slices. Between slices the network is slow, so what
+    cuts parameters over it comes last."""
     found = []
     with contextlib.suppress(UserError):
         found.append(sharding.mesh_sizes(config.mesh, devices))
@@ -52,7 +53,7 @@ def meshes(config: Config, devices: int, slices: int) -> list[MeshConfig]:
     for expert in range(in_slice, 0, -1):
         if in_slice % expert == 0 and (expert == 1 if config.moe is None else config.moe.n_experts % expert == 0):
             found.append(MeshConfig(replica=slices, data=in_slice // expert, expert=expert))
-    return list(dict.fromkeys(found))
+    return sorted(dict.fromkeys(found), key=lambda mesh: mesh.replica % slices != 0)
 
 
 def options(config: Config, mesh: MeshConfig) -> list[Placement]:

@@ -24,14 +24,14 @@ def main(argv: Sequence[str]) -> int:
     _check(flags)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from moe_jax import outlook, plan_table, tables
+    from moe_jax import outlook, plan_rows, plan_table, tables
 
     file = configfile.load(config_args)
     grid = outlook.of(file)
     if flags.only:
         grid = grid.only(flags.only)
-    rates = plan_table.Rates(flags.efficiency, flags.price_per_chip_hour)
-    rows = plan_table.rows(grid)
+    rates = plan_rows.Rates(flags.efficiency, flags.price_per_chip_hour)
+    rows = plan_rows.rows(grid)
     missing: UserError | None = None
     if flags.topology:
         from moe_jax import forecasts
@@ -118,9 +118,9 @@ def _out(flags: argparse.Namespace) -> str | None:
 def _write(out: str, rows, grid) -> None:
     from etils import epath
 
-    from moe_jax import plan_file, plan_table
+    from moe_jax import plan_file, plan_rows
 
-    plan_file.write(epath.Path(out), {"runs": rows, "totals": plan_table.totals(rows, grid)}, print)
+    plan_file.write(epath.Path(out), {"runs": rows, "totals": plan_rows.totals(rows, grid)}, print)
 
 
 if __name__ == "__main__":
