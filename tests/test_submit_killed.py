@@ -69,10 +69,12 @@ def test_every_run_has_one_result_under_a_random_killer(byte_store, tmp_path):
     lifetime = (time.monotonic() - began) / 2  # of a run, two at a time
     rng, kills = random.Random(1), {"run": 0, "submitter": 0}  # noqa: S311
     submitter = Submitter(config, byte_store, killed)
-    while sum(kills.values()) < KILLS and submitter.process.poll() != errors.DONE:
-        until = time.monotonic() + rng.uniform(0.1, 1.0) * lifetime
+    while sum(kills.values()) < KILLS:
+        until = time.monotonic() + rng.uniform(0.2, 0.7) * lifetime
         while time.monotonic() < until and submitter.process.poll() is None:
             time.sleep(0.02)
+        if submitter.process.poll() == errors.DONE:
+            break
         children = submitter.children()
         if children and rng.random() < 0.7:
             os.kill(rng.choice(children), signal.SIGKILL)
