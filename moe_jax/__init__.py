@@ -8,6 +8,9 @@ if TYPE_CHECKING:
 
 # etils.epath would import TensorFlow for gs:// wherever it is installed; training never needs it.
 os.environ.setdefault("EPATH_USE_TF", "0")
+# gcsfs would keep what it has listed, and not find what other machines write after that. fsspec reads this when it is
+# imported.
+os.environ.setdefault("FSSPEC_GS", '{"use_listings_cache": false}')
 
 
 def load(run_folder: str) -> "Loaded":

@@ -6,13 +6,14 @@ launchers take for a crash of the whole run. Only `join` may come before JAX is 
 """
 
 import collections
+import zlib
 
 import jax
 import numpy as np
 from jax._src import distributed  # its key-value store has no public door (jax 0.11); Orbax takes this one too
 from jax.experimental import multihost_utils
 
-from moe_jax.errors import UserError
+from moe_jax.errors import Stopped, UserError
 
 _asked: collections.Counter[str] = collections.Counter()
 _PATIENCE_MS = 3_600_000  # a process that has died ends the others long before
@@ -72,6 +73,16 @@ def to_first(key: str, text: str) -> list[str]:
         return []
     others = [f"moe_jax/{key}/{i}" for i in range(1, jax.process_count())]
     return [text, *(client.blocking_key_value_get(other, _PATIENCE_MS) for other in others)]
+
+
+def check_same(job: str) -> None:
+    """Raises Stopped where the first process has come with another job, as after a crash at the end of one: the others
+    then miss this one, and all start again."""
+    if jax.process_count() == 1:
+        return
+    own = zlib.crc32(job.encode()) & 0x7FFFFFFF
+    if first_says(own) != own:
+        raise Stopped(f"the other processes are not at {job}; start again")
 
 
 def together(what: str) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from moe_jax import command, errors, tables
+from moe_jax import command, errors, jobs, submission, tables
 from moe_jax.collect import READERS
+from moe_jax.jobs import Job
 from moe_jax.tables import number
-from moe_jax.workdir import STALE_SECONDS, STATES, PlannedRun, Workdir, state_of
+from moe_jax.workdir import STALE_SECONDS, STATES, Workdir, state_of
 
 _STYLES = {"running": "cyan", "done": "green", "queued": "dim", "stale": "yellow"}  # the others are red
 # Where there are more runs than lines, what goes on or needs somebody is on top.
@@ -25,13 +26,15 @@ _NEEDS_WORDS = ("failed", "damaged", "stale", "diverged")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One run now. What is not known is None."""
+    """One run, or one trunk, now. What is not known is None."""
 
     name: str
+    kind: str  # run | trunk, which has no result of its own
+    job: str | None  # its launcher's name for it, where it was submitted
     state: str  # of workdir.STATES
     phase: str | None  # of a running one: compile, train, evaluate, …
     step: int
-    steps: int
+    steps: int  # a branch's from the beginning of its trunk
     train_loss: float | None  # nats per token, at the newest step
     eval_loss: float | None  # nats per token, of the result
     tokens_per_second: float | None
@@ -39,7 +42,8 @@ class Line:
     attempts: int
     age_seconds: float | None  # of the last sign of life
     sentence: str  # the last attempt's last words, or what is wrong
-    share: float  # of the grid's FLOPs that this run is
+    share: float  # of the grid's FLOPs that it trains itself
+    share_done: float  # of these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +52,19 @@ class Snapshot:
 
     workdir: str
     time: float
-    lines: tuple[Line, ...]
+    lines: tuple[Line, ...]  # of the runs
+    trunks: tuple[Line, ...]
 
     @property
     def totals(self) -> dict[str, int]:
-        """How many runs are in each state that occurs, in the order of STATES."""
+        """How many runs are in each state that occurs, in the order of STATES. Trunks are not counted."""
         seen = Counter(line.state for line in self.lines)
         return {state: seen[state] for state in STATES if seen[state]}
 
     @property
     def flops_done(self) -> float:
         """The share of the grid's FLOPs that is done."""
-        return sum(line.share * min(1.0, line.step / line.steps) for line in self.lines)
+        return sum(line.share * line.share_done for line in (*self.lines, *self.trunks))
 
     @property
     def finished(self) -> bool:
@@ -71,20 +76,31 @@ def snapshot(work: Workdir) -> Snapshot:
     """Reads the manifest and every run's files. Raises UserError where there is no sweep."""
     manifest = work.existing_manifest()
     now = time.time()
-    flops = sum(run.counts["train_flops"] for run in manifest.runs)
+    planned = jobs.jobs(manifest.runs)
+    flops = sum(job.train_flops for job in planned)
+    submitted = submission.queued_as(work)
     with ThreadPoolExecutor(READERS) as pool:
-        lines = tuple(pool.map(lambda run: _line(work, run, now, flops), manifest.runs))
-    return Snapshot(str(work.path), now, lines)
+        lines = list(pool.map(lambda job: _line(work, job, submitted.get(job.name), now, flops), planned))
+    return Snapshot(
+        str(work.path), now, tuple(x for x in lines if x.kind == "run"), tuple(x for x in lines if x.kind == "trunk")
+    )
 
 
-def _line(work: Workdir, run: PlannedRun, now: float, all_flops: float) -> Line:
-    seen = state_of(run, work.run_dir(run.name), now)
+def _line(work: Workdir, job: Job, submitted_as: str | None, now: float, all_flops: float) -> Line:
+    if job.is_trunk:
+        run, seen = job.trunk.planned, jobs.trunk_state(job.trunk, work, now)
+    else:
+        run = job.runs[0]
+        seen = state_of(run, work.run_dir(run.name), now)
     beat, result = seen.beat, seen.result or {}
     speed = number((result or beat).get("tokens_per_second"))
     left = (seen.steps - seen.step) * run.config.batch_tokens
     beat_time = number(beat.get("time"))
+    own_steps = (seen.step - job.first_step) / max(1, job.last_step - job.first_step)
     return Line(
-        name=run.name,
+        name=job.name,
+        kind="trunk" if job.is_trunk else "run",
+        job=submitted_as,
         state=seen.state,
         phase=str(beat["phase"]) if seen.state == "running" and beat.get("phase") else None,
         step=seen.step,
@@ -95,22 +111,26 @@ def _line(work: Workdir, run: PlannedRun, now: float, all_flops: float) -> Line:
         seconds_left=left / speed if seen.state == "running" and speed else None,
         attempts=seen.attempts,
         age_seconds=None if beat_time is None else max(0.0, now - beat_time),
-        sentence=_sentence(seen.state, seen.sentence, result),
-        share=run.counts["train_flops"] / all_flops,
+        sentence=_sentence(seen.state, seen.sentence, result, submitted_as),
+        share=job.train_flops / all_flops,
+        share_done=1.0 if seen.state == "done" else min(1.0, max(0.0, own_steps)),
     )
 
 
-def _sentence(state: str, last_words: str, result: dict[str, Any]) -> str:
-    if state == "diverged":
+def _sentence(state: str, last_words: str, result: dict[str, Any], submitted_as: str | None) -> str:
+    if state == "diverged" and result:
         return f"the loss is not finite at step {result.get('diverged_step')}"
     if state == "stale":
-        return f"no sign of life for {tables.duration(STALE_SECONDS)} or more; the sweep started again goes on with it"
-    return last_words if state in ("failed", "damaged") else ""
+        how = "the sweep started again" if submitted_as is None else "submit --retry_failed"
+        return f"no sign of life for {tables.duration(STALE_SECONDS)} or more; {how} goes on with it"
+    return last_words if state in _NEEDS_WORDS else ""
 
 
 def table(snap: Snapshot, *, urgent_first: bool = False) -> tables.Table:
-    """One row a run, in the manifest's order or with the urgent ones on top."""
-    lines = sorted(snap.lines, key=lambda line: _FIRST.index(line.state)) if urgent_first else snap.lines
+    """One row a trunk and a run, in the manifest's order or with the urgent ones on top."""
+    lines = [*snap.trunks, *snap.lines]
+    if urgent_first:
+        lines.sort(key=lambda line: _FIRST.index(line.state))
     headings = [
         "run",
         "state",
@@ -122,18 +142,26 @@ def table(snap: Snapshot, *, urgent_first: bool = False) -> tables.Table:
         ">left",
         ">starts",
         ">last seen",
+        "job",
     ]
     rows = [
         (
-            line.name, line.state + (f" ({line.phase})" if line.phase not in (None, "train") else ""),
+            line.name + (" (trunk)" if line.kind == "trunk" else ""), _state_words(line),
             f"{line.step:,}/{line.steps:,}", f"{100 * line.step / line.steps:.0f}", tables.fixed(line.train_loss, 4),
             tables.fixed(line.eval_loss, 4), tables.short(line.tokens_per_second), tables.duration(line.seconds_left),
-            str(line.attempts), _last_seen(line),
+            str(line.attempts), _last_seen(line), line.job or "–",
         )
         for line in lines
     ]  # fmt: skip
     styles = [_STYLES.get(line.state, "red") for line in lines]
-    return tables.Table(headings, rows, styles, spare=[">starts", ">last seen", ">tokens/s", ">%", ">train loss"])
+    known = tables.Table(
+        headings, rows, styles, spare=["job", ">starts", ">last seen", ">tokens/s", ">%", ">train loss"]
+    )
+    return known if any(line.job for line in lines) else known.without("job")
+
+
+def _state_words(line: Line) -> str:
+    return line.state + (f" ({line.phase})" if line.phase not in (None, "train") else "")
 
 
 def _last_seen(line: Line) -> str:
@@ -145,8 +173,11 @@ def _last_seen(line: Line) -> str:
 
 def words(snap: Snapshot) -> list[str]:
     """The totals, and one line a run that needs somebody."""
-    urgent = [line for line in snap.lines if line.state in _NEEDS_WORDS]
-    said = [f"{line.name} ({line.state}): {tables.one_line(line.sentence)}" for line in urgent]
+    urgent = [line for line in (*snap.trunks, *snap.lines) if line.state in _NEEDS_WORDS]
+    said = [
+        f"{'trunk ' if line.kind == 'trunk' else ''}{line.name} ({line.state}): {tables.one_line(line.sentence)}"
+        for line in urgent
+    ]
     states = ", ".join(f"{n:,} {state}" for state, n in snap.totals.items())
     return [*said, f"{tables.count(len(snap.lines), 'run')}: {states}; {100 * snap.flops_done:.0f}% of the FLOPs done"]
 
@@ -158,6 +189,7 @@ def to_json(snap: Snapshot) -> dict[str, Any]:
         "totals": snap.totals,
         "flops_done": snap.flops_done,
         "runs": [dataclasses.asdict(line) for line in snap.lines],
+        "trunks": [dataclasses.asdict(line) for line in snap.trunks],
     }
 
 

@@ -5,9 +5,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moe_jax import command, configfile, errors
 from moe_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from moe_jax.workdir import Workdir
 
 DESCRIPTION = """Trains one run: that of a config file (its grid is left to sweep), or run NAME of a sweep's workdir.
 Stopped at any moment and started again with the same flags, it goes on where it was and gives the same bits."""
@@ -46,10 +50,13 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.data import cache
     from moe_jax.workdir import Workdir
 
+    workdir = Workdir(flags.workdir)
+    if (flags.multihost or flags.coordinator) and (code := _finished(workdir, flags)) is not None:
+        return code
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
-    workdir = Workdir(flags.workdir)
+    processes.check_same(" ".join(config_args) or flags.run or flags.trunk)
     trunk = None
     if config_args:
         file = configfile.load(config_args)
@@ -94,6 +101,20 @@ def main(argv: Sequence[str]) -> int:
     if processes.is_first():
         print("\n".join(map(_summary, results)))
     return errors.DONE if all(r["status"] == "done" for r in results) else errors.DIVERGED
+
+
+def _finished(workdir: "Workdir", flags: argparse.Namespace) -> int | None:
+    """The exit code of a run that has its result, without the other processes: where each works through a list of runs
+    they may be at the next one already."""
+    if not flags.run:
+        return None
+    workdir.existing_manifest().run(flags.run)
+    try:
+        result = workdir.run_dir(flags.run).result()
+    except UserError:  # damaged: to be trained again
+        return None
+    codes = {"done": errors.DONE, "diverged": errors.DIVERGED}
+    return None if result is None else codes.get(result.get("status"))
 
 
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:

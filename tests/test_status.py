@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from moe_jax import status, tables
+from moe_jax import jobs, status, submission, submitting, tables
 from moe_jax.errors import UserError
 from moe_jax.workdir import STALE_SECONDS, STATES
 from tests import synthetic_sweep as synthetic
@@ -153,6 +153,59 @@ def test_json_watch_gives_an_object_a_line(tmp_path, capsys):
     assert status.main(["--workdir", str(work.path), "--watch", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["totals"] == {"done": 1}
+
+
+@pytest.fixture
+def branching(tmp_path):
+    """Two runs that share a trunk: (workdir, the short run, the long one, the trunk)."""
+    wsd = {"schedule": "wsd", "decay_fraction": 0.25, "warmup_fraction": None, "warmup_tokens": 4096}
+    wsd = {f"optim.{field}": value for field, value in wsd.items()}
+    work, planned = synthetic.make(tmp_path / "w", [{"train.tokens": t} | wsd for t in (192_000, 384_000)])
+    (trunk,) = jobs.trunks(planned)
+    return work, *planned, trunk
+
+
+def test_a_trunk_has_a_line_of_its_own_and_counts_by_its_flops(branching, capsys):
+    work, short, long, trunk = branching
+    folder = work.trunk_dir(trunk.name)
+    folder.create()
+    attempt = folder.begin_attempt()
+    folder.write_heartbeat({"step": trunk.points[-1] // 2, "loss": 3.0, "tokens_per_second": 1e4, "phase": "train"})
+    snap = status.snapshot(work)
+    (line,) = snap.trunks
+    assert (line.name, line.state, line.steps) == (trunk.name, "running", trunk.points[-1])
+    assert snap.totals == {"queued": 2}
+    own = [long.config.decay_start, *(run.config.steps - run.config.decay_start for run in (short, long))]
+    assert [line.share for line in (*snap.trunks, *snap.lines)] == pytest.approx([n / sum(own) for n in own])
+    assert snap.flops_done == pytest.approx(0.5 * line.share, rel=0.05)
+    folder.end_attempt(attempt, 1, "out of memory")
+    (line,) = status.snapshot(work).trunks
+    assert line.state == "failed"
+    assert f"trunk {trunk.name} (failed): out of memory" in status.words(status.snapshot(work))
+    for run in (short, long):
+        synthetic.finish(work, run)
+    snap = status.snapshot(work)
+    assert snap.flops_done == pytest.approx(1.0) and snap.trunks[0].state == "done"
+    assert status.main(["--workdir", str(work.path), "--json"]) == 0
+    assert [t["name"] for t in json.loads(capsys.readouterr().out)["trunks"]] == [trunk.name]
+
+
+def test_what_was_submitted_has_its_launchers_name(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], tokens=[96_000]))
+    assert "job" not in status.table(status.snapshot(work)).headings
+    given = submission.Submission(work)
+    choice = submitting.choose(work, work.existing_manifest(), {}, submitting.Again(), lambda batches: set())
+    given.claim(choice.tickets[1], "xpk", choice.tickets[1].id)
+    given.confirm(choice.tickets[1], "xpk", choice.tickets[1].id)
+    given.summarise()
+    folder, _ = synthetic.begin(work, planned[1], step=3, loss=4.0)
+    synthetic.set_back(folder, 3600)
+    snap = status.snapshot(work)
+    assert [line.job for line in snap.lines] == [None, f"tiny-{planned[1].name}", None]
+    assert "submit --retry_failed goes on with it" in snap.lines[1].sentence
+    assert "job" in status.table(snap).headings
+    (work.path / "submission.json").write_text("{")
+    assert [line.job for line in status.snapshot(work).lines] == [None] * 3
 
 
 def test_no_sweep_is_one_sentence(tmp_path):

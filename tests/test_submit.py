@@ -36,7 +36,7 @@ def store(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, monkeypatch, store):
     """place(*flags) -> exit code of `submit` on tmp_path/w, with a fake xpk and gcloud; place.xpk, place.gcloud."""
-    monkeypatch.setattr(xpk, "_client", lambda: "xpk")
+    monkeypatch.setattr(xpk, "client_path", lambda: "xpk")
 
     def go(*flags, workdir=None):
         where = f"--workdir={go.workdir if workdir is None else workdir}"

@@ -21,5 +21,7 @@ if ! [ -x .venv/bin/python ]; then
     run python3 -m uv venv --quiet --seed --python 3.11 .venv
   fi
 fi
-run .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[gcs]' 'jax[tpu]'
+# Which libtpu goes with this JAX, JAX says; constraints.txt may have the one that `plan` compiles with.
+grep -v '^libtpu==' constraints.txt >.venv/constraints.txt
+run .venv/bin/python -m pip install --quiet --constraint .venv/constraints.txt --editable '.[gcs]' 'jax[tpu]'
 run .venv/bin/python -c 'import jax; print(jax.local_device_count(), "devices here:", jax.local_devices()[0].device_kind)'

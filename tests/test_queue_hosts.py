@@ -1,0 +1,60 @@
+"""Hosts that each work through one list of jobs (tpu_scripts/work_queue.sh) never train different runs together."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from moe_jax import errors, train
+from tests import synthetic_sweep as synthetic
+from tests.conftest import ROOT, child_environment
+
+
+@pytest.mark.parametrize("status", ["done", "diverged"])
+def test_a_finished_run_waits_for_no_other_host(tmp_path, status):
+    """They may be at the next one already. Joining would fail here, where there is no pod."""
+    work, planned = synthetic.make(tmp_path / "w")
+    result = synthetic.result_of(planned[0]) if status == "done" else synthetic.diverged_result_of(planned[0], 5)
+    synthetic.finish(work, planned[0], result)
+    code = train.main([f"--workdir={work.path}", f"--run={planned[0].name}", "--multihost"])
+    assert code == {"done": errors.DONE, "diverged": errors.DIVERGED}[status]
+
+
+@pytest.mark.slow
+def test_hosts_at_different_runs_start_again(byte_store, tmp_path, verb):
+    flags = ["--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--workdir={tmp_path}"]
+    for tokens in (2048, 4096):  # enters both in the manifest, one after the other
+        assert verb("train", *flags, f"--config.train.tokens={tokens}").returncode == errors.DONE
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "runs").rename(tmp_path / "aside" / "runs")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    hosts = []
+    for i, tokens in enumerate(("2k", "4p1k")):
+        arguments = [
+            sys.executable, "-m", "moe_jax.train", f"--workdir={tmp_path}", f"--run=n3p1k-d{tokens}-g1-s0",
+            f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}",
+            "--distributed_heartbeat_seconds=10",
+        ]  # fmt: skip
+        hosts.append(
+            subprocess.Popen(
+                arguments,
+                cwd=ROOT,
+                env=child_environment(2),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        said = hosts[1].communicate(timeout=240)[1]
+        assert hosts[1].returncode == errors.STOPPED and "the other processes are not at n3p1k-d4p1k-g1-s0" in said
+        hosts[0].communicate(timeout=240)
+        assert hosts[0].returncode == -signal.SIGABRT  # a crash to every launcher, so it starts again
+    finally:
+        for host in hosts:
+            host.kill()
+    assert not list(tmp_path.glob("runs/*/result.json"))
