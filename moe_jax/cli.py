@@ -15,6 +15,7 @@ VERBS = {
     "predict": "loss of every planned run, with its interval, under a law",
     "optimum": "compute-optimal N, D, G under a law",
     "report": "one page: runs, curves, law, fit against data",
+    "reproduce": "a paper's tables and figures, beside third-party losses and our own runs",
 }
 
 
