@@ -19,6 +19,7 @@ VERBS = {
     "optimum": "compute-optimal N, D, G under a law",
     "report": "one page: runs, curves, law, fit against data",
     "doctor": "what would fail here, before jobs are queued",
+    "reproduce": "a paper's tables and figures, beside third-party losses and our own runs",
 }
 
 

@@ -42,6 +42,11 @@ _STYLE = {
 }  # fmt: skip
 
 
+def style() -> Any:
+    """The context in which a figure is made, so that all look alike."""
+    return matplotlib.rc_context(_STYLE)
+
+
 @dataclasses.dataclass(frozen=True)
 class Curve:
     """The logged losses of one run, one at least. tokens, losses: (steps,)."""
@@ -74,7 +79,7 @@ class Comparison:
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as `svg` or `png`; the same bytes for the same data."""
     out = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with style():
         if figure.get_layout_engine() is not None:  # once: the layout costs as much as the drawing
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
@@ -87,10 +92,10 @@ def loss_curves(curves: Sequence[Curve]) -> Figure:
 
     Drawn from EARLIEST of the longest run on: before that all curves fall alike, and would take most of the picture."""
     begin, end = (f * max(curve.tokens[-1] for curve in curves) for f in (EARLIEST, 1.15))
-    with matplotlib.rc_context(_STYLE):
+    with style():
         panels = _spread(sorted({curve.G for curve in curves}, key=_order), _PANELS)
-        figure, axes = _panels(len(panels))
-        colours = _colours([curve.N for curve in curves])
+        figure, axes = row_of_panels(len(panels))
+        colours = colour_by([curve.N for curve in curves])
         for ax, G in zip(axes, panels, strict=True):
             for curve in curves:
                 if curve.G == G:
@@ -98,17 +103,17 @@ def loss_curves(curves: Sequence[Curve]) -> Figure:
             ax.set_title(_said("G", G))
             ax.set_xscale("log")
             ax.set_xlim(begin, end)
-        _loss_axis(axes)
+        loss_axis(axes)
         seen = [
             y for curve in curves for y in (*_smooth(curve)[curve.tokens >= begin], curve.eval_loss) if y is not None
         ]
         axes[0].set_ylim(0.97 * min(seen), 1.03 * max(seen))
-        _labels(figure, "tokens seen", "loss (nats per token)")
+        shared_labels(figure, "tokens seen", "loss (nats per token)")
         entries = [(_said("N", N), {"color": colours[N]}) for N in _spread([*colours], _LEGEND)]
         entries.append(("held-out loss at the end", {"color": "0.3", "marker": "o", "linestyle": ""}))
         if any(curve.state == "diverged" for curve in curves):
             entries.append(("diverged", {"color": "0.3", "marker": "x", "linestyle": ""}))
-        _legend(figure, entries)
+        add_legend(figure, entries)
         return figure
 
 
@@ -137,10 +142,10 @@ def loss_against(grid: Sequence[Cell], axis: str, law: "Law | None") -> Figure:
     if not grid:
         raise ValueError(f"no cell has a {axis}")
     colour_axis, panel_axis = {"N": ("D", "G"), "D": ("N", "G"), "G": ("N", "D")}[axis]
-    with matplotlib.rc_context(_STYLE):
+    with style():
         panels = _spread(sorted({getattr(cell, panel_axis) for cell in grid}, key=_order), _PANELS)
-        figure, axes = _panels(len(panels))
-        colours = _colours([getattr(cell, colour_axis) for cell in grid])
+        figure, axes = row_of_panels(len(panels))
+        colours = colour_by([getattr(cell, colour_axis) for cell in grid])
         for ax, panel in zip(axes, panels, strict=True):
             shown = [cell for cell in grid if getattr(cell, panel_axis) == panel]
             for cell in shown:
@@ -150,10 +155,10 @@ def loss_against(grid: Sequence[Cell], axis: str, law: "Law | None") -> Figure:
                 _through(ax, line, axis, colours[getattr(line[0], colour_axis)], law)
             ax.set_title(_said(panel_axis, panel))
             ax.set_xscale("log", base=2 if axis == "G" else 10)
-            _value_ticks(ax, [getattr(cell, axis) for cell in shown])
-        _loss_axis(axes)
-        _labels(figure, LABELS[axis], LOSS)
-        _legend(figure, _entries(colour_axis, colours, law))
+            value_ticks(ax, [getattr(cell, axis) for cell in shown])
+        loss_axis(axes)
+        shared_labels(figure, LABELS[axis], LOSS)
+        add_legend(figure, _entries(colour_axis, colours, law))
         return figure
 
 
@@ -164,10 +169,10 @@ def granularity_effect(grid: Sequence[Cell], law: "Law | None") -> Figure:
     every = list(findings.lines(grid, "G"))
     if not every:
         raise ValueError("no (N, D) has two G")
-    with matplotlib.rc_context(_STYLE):
+    with style():
         panels = _spread(sorted({line[0].D for line in every}), _PANELS)
-        figure, axes = _panels(len(panels))
-        colours = _colours([line[0].N for line in every])
+        figure, axes = row_of_panels(len(panels))
+        colours = colour_by([line[0].N for line in every])
         for ax, D in zip(axes, panels, strict=True):
             for line in (line for line in every if line[0].D == D):
                 colour = colours[line[0].N]
@@ -180,17 +185,17 @@ def granularity_effect(grid: Sequence[Cell], law: "Law | None") -> Figure:
             ax.axhline(0, color="0.4", linewidth=0.8)
             ax.set_title(_said("D", D))
             ax.set_xscale("log", base=2)
-            _value_ticks(ax, [cell.G for line in every for cell in line])
-        _labels(figure, LABELS["G"], "loss less that at the coarsest G (nats)")
-        _legend(figure, _entries("N", colours, law, band=False))
+            value_ticks(ax, [cell.G for line in every for cell in line])
+        shared_labels(figure, LABELS["G"], "loss less that at the coarsest G (nats)")
+        add_legend(figure, _entries("N", colours, law, band=False))
         return figure
 
 
 def fit_against_data(comparison: Comparison) -> Figure:
     """Measured against predicted loss, and the residuals against each axis of the law; held-out runs are hollow."""
     residuals, fitted = comparison.residuals, ~comparison.held_out
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _panels(1 + len(comparison.columns), share=False)
+    with style():
+        figure, axes = row_of_panels(1 + len(comparison.columns), share=False)
         whole, *others = axes
         ends = [f(f(comparison.measured), f(comparison.predicted)) for f in (min, max)]
         whole.plot(ends, ends, color="0.4", linewidth=0.8)
@@ -204,7 +209,7 @@ def fit_against_data(comparison: Comparison) -> Figure:
             _dots(ax, values, residuals, fitted)
             if values.min() > 0:
                 ax.set_xscale("log", base=2 if symbol == "G" else 10)
-                _value_ticks(ax, values)
+                value_ticks(ax, values)
             ax.set_ylim(-limit, limit)
             ax.set_xlabel(comparison.labels[symbol].replace("$", r"\$"))
             ax.set_ylabel("measured − predicted (nats)")
@@ -212,7 +217,7 @@ def fit_against_data(comparison: Comparison) -> Figure:
         if comparison.held_out.any():
             entries.append(("held out", {"color": _INK, "marker": "o", "linestyle": "", "markerfacecolor": "white"}))
         entries.append((f"± RMSE of the fit, {comparison.rmse:.4f}", {"color": "0.88", "linewidth": 7}))
-        _legend(figure, entries, loc="outside lower center", ncols=3)
+        add_legend(figure, entries, loc="outside lower center", ncols=3)
         return figure
 
 
@@ -226,8 +231,8 @@ def predictions(checked: "Sequence[Checked]") -> Figure:
     known = [c for c in checked if c.error is not None]
     if not known:
         raise ValueError("no predicted run is done")
-    with matplotlib.rc_context(_STYLE):
-        figure, (ax,) = _panels(1)
+    with style():
+        figure, (ax,) = row_of_panels(1)
         ax.axhline(0, color="0.4", linewidth=0.8)
         for c in known:
             if math.isfinite(c.low):
@@ -244,7 +249,7 @@ def predictions(checked: "Sequence[Checked]") -> Figure:
             entries.append(("predicted after", hollow))
         if any(math.isfinite(c.low) for c in known):
             entries.append((f"{known[0].level:.0%} interval for such runs", {"color": "0.75", "linewidth": 4}))
-        _legend(figure, entries, loc="outside lower center", ncols=3)
+        add_legend(figure, entries, loc="outside lower center", ncols=3)
         return figure
 
 
@@ -279,7 +284,7 @@ def _drawn(law: "Law", line: Sequence[Cell], axis: str) -> tuple[np.ndarray, ...
     return (xs, value, low, high) if np.isfinite(value).all() else None
 
 
-def _panels(n: int, *, share: bool = True) -> tuple[Figure, list[Axes]]:
+def row_of_panels(n: int, *, share: bool = True) -> tuple[Figure, list[Axes]]:
     """A row of panels with one axis of losses, in two rows from the fourth on."""
     columns = n if n <= 3 else math.ceil(n / 2)
     rows = math.ceil(n / columns)
@@ -291,7 +296,7 @@ def _panels(n: int, *, share: bool = True) -> tuple[Figure, list[Axes]]:
     return figure, axes[:n]
 
 
-def _colours(values: Sequence[float]) -> dict[float, Any]:
+def colour_by(values: Sequence[float]) -> dict[float, Any]:
     """Dark to light with the value."""
     ordered = sorted(set(values), key=_order)
     shades = matplotlib.colormaps["viridis"](np.linspace(0.02, 0.86, max(len(ordered), 2)))
@@ -316,14 +321,14 @@ def _entries(axis: str, colours: dict[float, Any], law: "Law | None", *, band: b
     return shown
 
 
-def _legend(
+def add_legend(
     figure: Figure, entries: Sequence[tuple[str, dict]], loc: str = "outside right upper", ncols: int = 1
 ) -> None:
     handles = [Line2D([], [], **style) for _, style in entries]
     figure.legend(handles, [text for text, _ in entries], loc=loc, ncols=ncols)
 
 
-def _labels(figure: Figure, x: str, y: str) -> None:
+def shared_labels(figure: Figure, x: str, y: str) -> None:
     """One label for all panels."""
     figure.supxlabel(x, fontsize=_STYLE["axes.labelsize"])
     figure.supylabel(y, fontsize=_STYLE["axes.labelsize"])
@@ -337,7 +342,7 @@ def _order(value: float | None) -> float:
     return -1.0 if value is None else value
 
 
-def _loss_axis(axes: Sequence[Axes]) -> None:
+def loss_axis(axes: Sequence[Axes]) -> None:
     """The panels' shared axis of losses: logarithmic, with plain numbers, for losses span less than a decade."""
     ends = np.array([ax.dataLim.intervaly for ax in axes])
     low, high = ends[:, 0].min(), ends[:, 1].max()
@@ -350,7 +355,7 @@ def _loss_axis(axes: Sequence[Axes]) -> None:
         axes[0].set_ylim(0.97 * low, 1.03 * high)
 
 
-def _value_ticks(ax: Axes, values: Iterable[float]) -> None:
+def value_ticks(ax: Axes, values: Iterable[float]) -> None:
     """Ticks at the data's own values, as many as stand far enough apart on the logarithmic axis."""
     ordered = sorted(set(values))
     apart = _APART * math.log(ordered[-1] / ordered[0])

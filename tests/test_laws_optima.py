@@ -25,6 +25,18 @@ def test_krajewski2024_table_2():
         assert plan.values["loss"] == pytest.approx(row["L"], abs=0.003)
 
 
+@needs_reference
+def test_krajewski2024_table_2_by_size():
+    """The budget for which a printed size is optimal is the printed one, and so are D, G and the loss."""
+    for row in json.loads((REFERENCE / "published_values.json").read_text())["paper1"]["table2"]:
+        plan = optima.plan_of_size(PAPER, row["N_act"])
+        assert plan.values["n_active_nonemb"] == pytest.approx(row["N_act"], rel=1e-3)
+        assert plan.values["flops"] == pytest.approx(row["F"], rel=0.02)
+        assert plan.values["tokens"] == pytest.approx(row["D"], rel=0.012)
+        assert plan.values["granularity"] == row["G"] and plan.bands == {}
+        assert plan.values["loss"] == pytest.approx(row["L"], abs=0.004)
+
+
 @pytest.mark.parametrize(
     ("E", "n_active", "tokens"),
     [

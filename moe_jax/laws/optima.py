@@ -97,6 +97,39 @@ def optimum(
     return [_plan(law, float(f), cost, shape, combinations, limits) for f in flops]
 
 
+def plan_of_size(
+    law: Law,
+    n_active_nonemb: float,
+    *,
+    cost: str | None = None,
+    shape: Shape | None = None,
+    choices: Choices | None = None,
+) -> Plan:
+    """The budget for which a size is compute-optimal, and its plan, as krajewski2024's tables 2, 6 and 9 list them.
+
+    Where the best G changes the best size jumps; a size within a jump gets the budget at which it jumps."""
+    shape, choices = shape or Shape(), choices or Choices()
+    cost, combinations = cost or law.cost or "flops_6nd", choices.combinations(law)
+
+    def solve(coefficients, batch: tuple) -> dict[str, np.ndarray]:
+        low, high = np.full(batch, np.log(1e15)), np.full(batch, np.log(1e30))
+        for _ in range(28):
+            middle = (low + high) / 2
+            d, loss, _ = _search(law, coefficients, np.exp(middle)[..., None], cost, shape, combinations, Limits())
+            values = _values(d, loss, np.exp(middle), cost, shape, combinations, Limits())
+            small = values["n_active_nonemb"] < n_active_nonemb
+            low, high = np.where(small, middle, low), np.where(small, high, middle)
+        return values
+
+    values = {k: float(v) for k, v in solve(law.coefficients, ()).items()}
+    bands = {}
+    if law.samples:
+        many = solve({k: v[:, None] for k, v in law.samples.items()}, (len(next(iter(law.samples.values()))),))
+        tails = [(1 - law.level) / 2, (1 + law.level) / 2]
+        bands = {k: tuple(map(float, np.quantile(v, tails))) for k, v in many.items()}
+    return Plan(values, bands, tuple(c for c, beyond in law.outside(values).items() if beyond))
+
+
 def compute_ratio(
     plan_law: Law,
     plan: Plan,
@@ -122,6 +155,14 @@ def compute_ratio(
     many = _flops_for(law, spread, losses, cost, shape, combinations) / flops
     tails = [(1 - plan_law.level) / 2, (1 + plan_law.level) / 2]
     return float(value), tuple(map(float, np.quantile(many, tails, method="nearest")))
+
+
+def flops_for_loss(
+    law: Law, losses: np.ndarray, combinations: np.ndarray, *, cost: str | None = None, shape: Shape | None = None
+) -> np.ndarray:
+    """FLOPs with which the best of `combinations` (E, K, G) reaches each loss (losses,); inf where it never does."""
+    cost = cost or law.cost or "flops_6nd"
+    return _flops_for(law, law.coefficients, np.asarray(losses, float), cost, shape or Shape(), combinations)
 
 
 def _flops_for(law: Law, coefficients, loss: np.ndarray, cost, shape, combinations) -> np.ndarray:
