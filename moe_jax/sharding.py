@@ -8,12 +8,14 @@ Model code speaks logical names (batch, embed, expert, …) and asks a Layout.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -44,7 +46,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(config, len(devices))
     # Mesh, not jax.make_mesh: that one makes Explicit axes, and GSPMD is to place what we do not.
-    return Mesh(np.asarray(devices).reshape([getattr(sizes, axis) for axis in AXES]), AXES)
+    return Mesh(_place(list(devices), tuple(getattr(sizes, axis) for axis in AXES)), AXES)
+
+
+def _place(devices: list[Any], sizes: tuple[int, ...]) -> np.ndarray:
+    """Devices in the mesh's shape. On TPUs, neighbours on the mesh are neighbours on the torus, and a slice holds whole
+    replicas wherever their number allows it: only gradients then cross the data-center network."""
+    slices = [list(d) for _, d in itertools.groupby(devices, key=lambda d: getattr(d, "slice_index", 0))]
+    if devices[0].platform != "tpu" or sizes[0] % len(slices):
+        return np.asarray(devices).reshape(sizes)
+    inner = (sizes[0] // len(slices), *sizes[1:])
+    return np.concatenate([mesh_utils.create_device_mesh(inner, d, allow_split_physical_axes=True) for d in slices])
 
 
 @dataclasses.dataclass(frozen=True)

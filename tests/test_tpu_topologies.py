@@ -3,8 +3,12 @@
 The cases and what is the least are those of experiments/benchmarks/tpu_compiles.py; each is compiled once, in a process
 of its own."""
 
+import ast
 import functools
 import importlib.util
+import itertools
+import subprocess
+import sys
 
 import pytest
 
@@ -67,3 +71,19 @@ def test_slices_exchange_gradients_and_no_tokens():
     case = CASES["slices"]
     parameters = compiled("slices").argument_bytes / 3  # of parameters and two moments
     assert between["all-reduce"] <= 1.1 * parameters * case.config.train.microbatches
+
+
+def test_a_slice_holds_whole_replicas():
+    """And neighbours along `expert` are neighbours on the torus."""
+    program = (
+        "from moe_jax import aot, sharding; from moe_jax.config import MeshConfig\n"
+        "mesh = sharding.make_mesh(MeshConfig(2, 1, 16), aot.Topology('v5e:4x4', 2).devices)\n"
+        "print([[(d.slice_index, *d.coords[:2]) for d in row] for row in mesh.devices.reshape(2, 16).tolist()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=aot.environment(), check=True, capture_output=True, text=True
+    )
+    replicas = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert [{slice_index for slice_index, *_ in replica} for replica in replicas] == [{0}, {1}]
+    steps = [abs(a - c) + abs(b - d) for (_, a, b), (_, c, d) in itertools.pairwise(replicas[0])]
+    assert all(step in (1, 3) for step in steps)  # 3: around the torus

@@ -89,9 +89,8 @@ def _of_the_row(x_GxTxd, choice, n_local, expert_parallel):
     x_Nxd = x_GxTxd.reshape(G * T, d)
     expert_NxK, weight_NxK = (a.reshape(G * T, -1) for a in (choice.expert_GxTxK, choice.weight_GxTxK))
     if expert_parallel > 1:
-        x_Nxd, expert_NxK, weight_NxK = (
-            jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_Nxd, expert_NxK, weight_NxK)
-        )
+        given = (x_Nxd, expert_NxK, weight_NxK)
+        x_Nxd, expert_NxK, weight_NxK = keep([jax.lax.all_gather(a, EXPERT, tiled=True) for a in given])
         expert_NxK = expert_NxK - n_local * jax.lax.axis_index(EXPERT)
         expert_NxK = jnp.where((expert_NxK >= 0) & (expert_NxK < n_local), expert_NxK, n_local)  # others' come last
     return x_Nxd, expert_NxK, weight_NxK
