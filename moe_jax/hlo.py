@@ -93,7 +93,7 @@ class Program:
             elif instruction.opcode == "conditional":
                 for branch in _branches(instruction):
                     yield from self._walk(branch, times)
-            elif instruction.opcode in ("fusion", "call", "async-start", "custom-call"):
+            elif instruction.opcode in ("fusion", "call", "custom-call") or instruction.opcode.endswith("-start"):
                 for called in {instruction.attribute("calls"), instruction.attribute("to_apply")} - {None}:
                     yield from self._walk(called, times)
 

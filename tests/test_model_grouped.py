@@ -45,9 +45,15 @@ def test_the_kernels_on_skewed_routing_are_the_oracle(kind, expert):
 
 
 @pytest.mark.parametrize(
-    ("loads", "k", "n"), [((0, 0, 0), 48, 16), ((5, 0, 0), 48, 16), ((100, 0, 28), 24, 600), ((40, 130, 86), 600, 24)]
+    ("loads", "k", "n", "tile"),
+    [
+        ((0, 0, 0), 48, 16, 128),
+        ((5, 0, 0), 48, 16, 128),
+        ((100, 0, 28), 24, 600, 256),
+        ((40, 130, 86), 600, 24, 128),
+    ],
 )
-def test_a_product_is_that_of_each_group(loads, k, n):
+def test_a_product_is_that_of_each_group(loads, k, n, tile):
     """Sides that no tile divides, tails, empty groups; NaN in the rows past the last reach nothing."""
     R, E = 256, len(loads)
     filled = sum(loads)
@@ -57,7 +63,7 @@ def test_a_product_is_that_of_each_group(loads, k, n):
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1), ("replica", "data", "expert"))
 
     def mine(rows, w):
-        return grouped._product(mesh, True, rows, w, jnp.asarray(loads, jnp.int32))
+        return grouped._product(mesh, tile, True, rows, w, jnp.asarray(loads, jnp.int32))
 
     out, vjp = jax.jit(lambda *a: jax.vjp(mine, *a))(rows, w)
     d_rows, d_w = vjp(seen)
@@ -68,3 +74,8 @@ def test_a_product_is_that_of_each_group(loads, k, n):
     assert distance(np.asarray(d_rows[:filled]), np.einsum("rn,rkn->rk", seen, w[expert])) < 1e-5
     for e in range(E):
         assert distance(np.asarray(d_w[e]), rows[expert == e].T @ seen[expert == e]) < 1e-5
+
+
+@pytest.mark.parametrize(("assignments", "n_experts", "rows"), [(64, 64, 128), (64 * 300, 64, 256), (10**6, 8, 512)])
+def test_tiles_follow_the_rows_of_an_expert(assignments, n_experts, rows):
+    assert grouped.tile_rows(assignments, n_experts) == rows

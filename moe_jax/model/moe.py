@@ -89,11 +89,14 @@ class MoeLayer(nnx.Module):
     def _grouped(self, x_BxSxd, bias_E, experts):
         """Dropless on TPU: the kernels, unchecked, between a checked dispatch and a checked combine."""
         moe, mesh, expert_parallel = self.config.moe, self.layout.mesh, self.layout.size(EXPERT)
+        B, S, _ = x_BxSxd.shape
+        row_tokens = B * S * expert_parallel // self.layout.batch_parts  # of the devices along `expert`
+        tile = grouped.tile_rows(row_tokens * moe.top_k, moe.n_experts)
 
         def dispatched(x_BxSxd, router_dxE, bias_E, experts):
             x_GxTxd = self._groups(x_BxSxd)
             choice, seen = routing.token_choice(self._logits(x_GxTxd, router_dxE), moe.top_k, moe.softmax, bias_E)
-            rows = dispatch.sorted_rows(x_GxTxd, choice, len(experts.w_out_Exfxd), expert_parallel, grouped.TILE)
+            rows = dispatch.sorted_rows(x_GxTxd, choice, len(experts.w_out_Exfxd), expert_parallel, tile)
             return *rows, _of_each_device(experts, (EXPERT,)), reduce(seen, x_GxTxd.shape[1], moe.top_k)
 
         def combined(out_Rxd, maps, x_BxSxd):
@@ -105,7 +108,7 @@ class MoeLayer(nnx.Module):
             dispatched, in_specs=(P(AXES), P(), P(), P(EXPERT)), out_specs=(*[P(AXES)] * 5, P())
         )(x_BxSxd, self.router_dxE[...], bias_E, experts)
         interpret = mesh.devices.flat[0].platform != "tpu"
-        out_Rxd = grouped.apply(mesh, experts, rows_Rxd, weight_R, load_E, interpret)
+        out_Rxd = grouped.apply(mesh, experts, rows_Rxd, weight_R, load_E, tile, interpret)
         y_BxSxd = shard_map(combined, in_specs=P(AXES), out_specs=P(AXES))(out_Rxd, maps, x_BxSxd)
         return y_BxSxd, statistics
 
