@@ -30,6 +30,9 @@ def load(*overrides, file="configs/common.py"):
         ("moe.active_rate=0.5", ["config.moe.active_rate = 0.5", "whole number of experts, not 0.5"]),
         ("moe.softmax=after_top_k", ["config.moe.softmax", "top_k = 1", "no gradient"]),
         ("moe.softmax=sideways", ["config.moe.softmax = 'sideways'", "must be one of 'before_top_k', 'after_top_k'"]),
+        ("moe.bias_update_rate=-0.1", ["config.moe.bias_update_rate = -0.1", "must not be below 0"]),
+        ("model.remat=True", ["config.model.remat = True", "must be a text"]),
+        ("model.remat=all", ["config.model.remat = 'all'", "must be one of 'none', 'block', 'dispatch'"]),
         ("moe.router=hash", ["config.moe.router = 'hash'", "must be one of"]),
         ("moe.capacity_factor=0.01", ["config.moe.capacity_factor = 0.01", "less than one slot"]),
         ("moe.group_sequences=5", ["config.moe.group_sequences = 5", "must divide the 32 sequences"]),
@@ -59,6 +62,13 @@ def test_expert_choice_groups_must_give_whole_sequences():
         load(
             "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=4"
         )
+
+
+@pytest.mark.parametrize("field", ["load_balance_weight", "bias_update_rate"])
+def test_expert_choice_is_balanced_as_it_is(field):
+    others = ("moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0")
+    with pytest.raises(UserError, match=f"config.moe.{field} = 0.25: expert_choice is balanced as it is; set 0"):
+        load(*others, f"moe.{field}=0.25")
 
 
 def test_both_forms_of_a_moe_layer_agree():

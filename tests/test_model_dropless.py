@@ -25,6 +25,11 @@ def test_dropless_is_the_oracle(overrides):
     assert compare((*ROOM, *overrides))[0]["dropped_fraction"] == 0
 
 
+def test_dropless_is_the_oracle_in_bfloat16():
+    """Weights and activations are rounded to 8 bits, and the two ways add up in different orders."""
+    compare((*ROOM, "model.compute_dtype=bfloat16"), bound=2e-2)
+
+
 @pytest.mark.parametrize(("data", "expert"), [(2, 1), (1, 2), (2, 4), (1, 8)])
 def test_dropless_on_several_devices_is_the_oracle(data, expert):
     compare(ROOM, data=data, expert=expert)

@@ -27,6 +27,9 @@ ROUTERS = {
     ),
     "expert choice": EXPERT_CHOICE,
     "expert choice over tokens": (*EXPERT_CHOICE, "moe.softmax=over_tokens"),
+    "expert choice, all of an odd number of groups": (
+        *EXPERT_CHOICE, "moe.active_rate=8", "data.sequence_length=13", "moe.group_sequences=16",
+    ),
 }  # fmt: skip
 
 
@@ -112,6 +115,23 @@ def test_slots_on_eight_devices_are_the_oracle(router, data, expert):
     compare(ROUTERS[router], data=data, expert=expert)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", [("moe.dispatch=slots",), ("moe.dispatch=dropless", "moe.capacity_factor=16")])
+@pytest.mark.parametrize("kind", ["one expert", "empty expert"])
+@pytest.mark.parametrize("router", ["softmax after top-k", "k = n_experts", "gated", "an odd number of tokens"])
+def test_uneven_loads_are_the_oracle(router, kind, dispatch):
+    compare((*ROUTERS[router], *dispatch), kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", [("moe.dispatch=slots",), ("moe.dispatch=dropless", "moe.capacity_factor=64")])
+def test_4096_experts_of_width_one_are_the_oracle(dispatch):
+    """4 d / 64 = 1, where d is 16; a token takes 64 of them, a device holds 512."""
+    many = ("moe.expansion_rate=64", "moe.granularity=64", "moe.group_sequences=16")
+    _, (params, _) = compare((*many, *dispatch), expert=8 if "moe.dispatch=dropless" in dispatch else 1)
+    assert params["w_in_Exdxf"].shape == (4096, 16, 1)
+
+
 @pytest.mark.parametrize("router", ["token choice", "expert choice"])
 def test_slots_are_the_oracle_in_bfloat16(router):
     """Weights and activations are rounded to 8 bits, and the two ways add up in different orders."""
@@ -122,9 +142,14 @@ def test_nothing_is_dropped_where_there_is_room():
     assert compare(("moe.capacity_factor=8",))[0]["dropped_fraction"] == 0
 
 
-@pytest.mark.parametrize("overrides", [(), ("moe.batch_prioritised=True",)], ids=["in order", "batch-prioritised"])
-def test_dropping_is_causal_unless_batch_prioritised(overrides):
-    """Other tokens after the tenth change no output up to it, except where the ones that ask most go first."""
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("moe.batch_prioritised=True",), ("moe.group_sequences=4",)],
+    ids=["in order", "batch-prioritised", "groups of several sequences"],
+)
+def test_dropping_is_causal_in_order_and_in_groups_of_one_sequence(overrides):
+    """Other tokens after the tenth change no output up to it, except where the ones that ask most go first, or where
+    the next sequence asks after them."""
     c = config("moe.capacity_factor=0.5", *overrides)
     graph, state = layer(c, 1, 1)
     given = jax.random.normal(jax.random.key(1), (16, 16, 16))

@@ -109,6 +109,23 @@ def check_equal(folder, other, rel):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "router",
+    [
+        ["moe.dispatch=dropless", "moe.bias_update_rate=0.01"],
+        # A group is all of the batch's sequences at one position: exchanged between the processes.
+        ["moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=8"],
+    ],
+    ids=["dropless, with biases", "expert choice"],
+)
+def test_two_processes_route_as_one(flags, router, tmp_path):
+    flags = [*flags, *(f"--config.{field}" for field in router)]
+    with Two(flags, tmp_path / "two") as two:
+        assert two.codes() == [0, 0], two.said
+    check_equal(two.folder, alone(flags, tmp_path / "one"), rel=1e-5)
+
+
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(flags, one, tmp_path):
     """And only the first says and writes anything."""
     with Several(flags, tmp_path / "two") as two:

@@ -27,7 +27,8 @@ STEPS = 16
 def flags(byte_store):
     return [
         "--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--config.train.tokens={STEPS * 256}",
-        "--config.checkpoint.every_steps=4", "--config.eval.every_steps=8",
+        "--config.checkpoint.every_steps=4", "--config.eval.every_steps=8", "--config.moe.bias_update_rate=0.01",
+        "--config.train.log_layers=True",
     ]  # fmt: skip
 
 
