@@ -137,3 +137,7 @@ def _table(rows: Sequence[Row]) -> tables.Table:
     ]  # fmt: skip
     styles = ["red" if row["status"] == "diverged" else "" for row in rows]
     return tables.Table(headings, cells, styles, spare=[">wall", ">bits/byte", ">train loss", ">dropped"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

@@ -266,3 +266,7 @@ def _answered(laws, out: str, request: str):
     except errors.UserError:  # none yet, or a damaged one: it is written again
         return None
     return law if law.request == request else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

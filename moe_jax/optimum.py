@@ -182,3 +182,7 @@ def _rows(plans, ratios) -> list[dict]:
                 row |= {f"flops_ratio_{k}_low": band[0], f"flops_ratio_{k}_high": band[1]}
         rows.append(row | {"outside": " ".join(plan.outside), "at_limit": "; ".join(plan.at_limit)})
     return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

@@ -118,3 +118,7 @@ def _show(law, rows: Sequence[dict]) -> None:
         lines.append((r["name"], *shown, f"{r['predicted_loss']:.4f}", band, r["outside"]))
     print(f"{law.law}: L = {law.form.formula}")
     tables.show(tables.Table(heads, lines))
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

@@ -244,3 +244,7 @@ def main(argv: Sequence[str]) -> int:
     if sweep.predictions_trouble is not None:
         raise errors.WorkFailed(f"the report is without predictions: {sweep.predictions_trouble}")
     return errors.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

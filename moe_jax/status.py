@@ -250,3 +250,7 @@ def _watch_terminal(work: Workdir, every: float) -> None:
             if snap.finished:
                 return
             time.sleep(every)
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

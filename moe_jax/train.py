@@ -68,11 +68,9 @@ def main(argv: Sequence[str]) -> int:
         trunk = jobs.trunk_called(manifest.runs, flags.trunk) if flags.trunk else None
         planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else []
 
-    # A finished run reads nothing.
-    unfinished = [run for run in planned if not workdir.run_dir(run.name).result_path.exists()]
-    where = (trunk.planned if trunk is not None else planned[0]).config.data.cache
-    if where is not None and (trunk is not None or unfinished):
-        store = cache.local_copy(store, where)
+    to_train = [trunk.planned] if trunk else [r for r in planned if not workdir.run_dir(r.name).result_path.exists()]
+    if to_train and (cache_folder := to_train[0].config.data.cache) is not None:
+        store = cache.local_copy(store, cache_folder)
 
     use_compilation_cache()
     from moe_jax import checkpoint, training

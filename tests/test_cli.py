@@ -38,6 +38,8 @@ def test_a_verb_is_a_module_too():
     command_line = [sys.executable, "-m", "moe_jax.train", "--help"]
     done = subprocess.run(command_line, cwd=ROOT, env=child_environment(), capture_output=True, text=True)
     assert done.returncode == 0 and "--workdir" in done.stdout and "--config.FIELD" in done.stdout
+    for name in cli.VERBS:
+        assert 'if __name__ == "__main__":' in (ROOT / "moe_jax" / f"{name}.py").read_text(), name
 
 
 @pytest.mark.parametrize(

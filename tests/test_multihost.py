@@ -77,7 +77,7 @@ class Several:
     def said(self):
         return [log.read_text(errors="replace") for log in self._logs]
 
-    def wait_for_a_checkpoint(self, beyond=0, seconds=240):
+    def wait_for_a_checkpoint(self, beyond=0, seconds=600):
         """Of a step after `beyond`."""
         until = time.monotonic() + seconds
         while self.newest_step <= beyond:
@@ -89,7 +89,7 @@ class Several:
         names = [p.name.split(".")[0] for p in self.path.glob("runs/*/checkpoints/*.sha256.json")]
         return max(map(int, names), default=0)
 
-    def codes(self, seconds=240):
+    def codes(self, seconds=600):
         return [process.wait(timeout=seconds) for process in self.processes]
 
     @property
