@@ -98,6 +98,9 @@ def get_config(arg=None):
         every_minutes=10.0,
         keep=2,
     )
+    config.sweep = config_dict.create(
+        pack=1,  # so many runs that differ in seed and learning rate alone train together in one program
+    )
     config.profile = config_dict.create(
         first_step=placeholder(int),  # the profiler traces from here on, into runs/<name>/profile; None: never
         steps=3,

@@ -337,6 +337,14 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    pack: int  # runs that train together in one program; 1: each alone
+
+    def __post_init__(self):
+        _positive("sweep", self, "pack")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run. `moe` is None for the dense twin."""
 
@@ -349,12 +357,15 @@ class Config:
     eval: EvalConfig
     checkpoint: CheckpointConfig
     profile: ProfileConfig
+    sweep: SweepConfig
     mesh: MeshConfig
     seed: int
     tensorboard: bool
     wandb: str | None  # project of Weights & Biases; None: none
 
     def __post_init__(self):
+        if self.sweep.pack > 1 and (self.profile.first_step is not None or self.wandb is not None):
+            refuse("sweep.pack", self.sweep.pack, "packed runs are neither profiled nor sent to Weights & Biases")
         if self.optim.schedule == "wsd" and self.warmup_steps > self.decay_start:
             refuse(
                 "optim.warmup_tokens", self.optim.warmup_tokens,

@@ -25,7 +25,7 @@ Cell = dict[str, Any]
 _NO_FIELDS = ("name", "refused", "derived")
 
 # What changes how a run is done but not what it gives.
-_NOT_HASHED = ("mesh", "checkpoint", "profile", "tensorboard", "wandb")
+_NOT_HASHED = ("mesh", "checkpoint", "profile", "sweep", "tensorboard", "wandb")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,9 @@ fall. These are trained once, as their trunk, W/trunks/<name>/, which keeps a ch
 leaves (`Config.decay_start`); a branch starts from there and equals, to the bit, the same run trained alone. A trunk
 only goes forward: a branch whose point it has passed without saving it, because the grid was extended later, starts
 from the newest checkpoint before it, or from its seed.
+
+With `sweep.pack` above 1, so many runs at most that differ in seed and learning rate alone are one job, a pack
+(packing.py), unless they have a trunk.
 """
 
 import dataclasses
@@ -62,9 +65,9 @@ class Job:
     def is_trunk(self) -> bool:
         return self.trunk is not None and self.name == self.trunk.name
 
-    def folder(self, workdir: Workdir) -> RunDir:
-        """Where its heartbeat, attempts and log are."""
-        return workdir.trunk_dir(self.name) if self.is_trunk else workdir.run_dir(self.name)
+    def folders(self, workdir: Workdir) -> list[RunDir]:
+        """Where its heartbeats and attempts are: the trunk's folder, or those of its runs. Its log is in the first."""
+        return [workdir.trunk_dir(self.name)] if self.is_trunk else [workdir.run_dir(run.name) for run in self.runs]
 
 
 def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
@@ -91,8 +94,17 @@ def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
 
 def _common(run: PlannedRun) -> str:
     """What the runs of a trunk have in common, all but D: 16 hex digits."""
+    return _hashed(run, ("train", "tokens"))
+
+
+def _hashed(run: PlannedRun, *without: tuple[str, ...]) -> str:
+    """16 hex digits over the run's config but for some fields."""
     values = config_lib.to_dict(run.config)
-    del values["train"]["tokens"]
+    for *groups, field in without:
+        group = values
+        for name in groups:
+            group = group[name]
+        del group[field]
     values["vocabulary_size"] = run.counts["vocabulary_size"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -111,6 +123,32 @@ def trunk_called(runs: Sequence[PlannedRun], name: str) -> Trunk:
     return found[name]
 
 
+def packs(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
+    """name -> runs that train together, in the order of their first ones. A pack is called after its first run, so that
+    a grid that is extended keeps the names it has."""
+    branches = {run.name for trunk in trunks(runs) for run in trunk.branches}
+    alike: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        if run.config.sweep.pack > 1 and run.name not in branches:
+            alike.setdefault(_hashed(run, ("seed",), ("optim", "learning_rate")), []).append(run)
+    found: dict[str, list[PlannedRun]] = {}
+    for members in alike.values():
+        size = members[0].config.sweep.pack
+        for i in range(0, len(members), size):
+            if len(together := members[i : i + size]) > 1:
+                found[f"pack-{hashlib.sha256(together[0].name.encode()).hexdigest()[:8]}"] = together
+    return found
+
+
+def pack_called(runs: Sequence[PlannedRun], name: str) -> list[PlannedRun]:
+    """Raises UserError where the sweep has no such pack."""
+    found = packs(runs)
+    if name not in found:
+        has = f"it has {', '.join([*found][:4])}" if found else "it has none (sweep.pack and runs of one shape)"
+        raise UserError(f"--pack={name}: the sweep has no such pack; {has}")
+    return found[name]
+
+
 def jobs(runs: Sequence[PlannedRun], *, apart: bool = True) -> list[Job]:
     """The jobs of a sweep, in an order in which each stands behind what it waits for.
 
@@ -118,9 +156,14 @@ def jobs(runs: Sequence[PlannedRun], *, apart: bool = True) -> list[Job]:
     its point is saved. Else one job trains a trunk and then its branches one after the other, and no job waits for
     another: for launchers that cannot make one wait."""
     by_run = {run.name: trunk for trunk in trunks(runs) for run in trunk.branches}
+    packed = {run.name: (name, members) for name, members in packs(runs).items() for run in members}
     out: dict[str, Job] = {}
     for run in runs:
         trunk = by_run.get(run.name)
+        if run.name in packed:
+            name, members = packed[run.name]
+            out[name] = _pack_job(name, members)
+            continue
         if trunk is not None and trunk.name not in out:
             out[trunk.name] = _trunk_job(trunk, with_branches=not apart)
         if trunk is None or apart:
@@ -144,6 +187,12 @@ def _run_job(run: PlannedRun, trunk: Trunk | None) -> Job:
         run.name, (f"--run={run.name}",), (run,), first, last, (last - first) * run.config.batch_tokens,
         _flops(run, last - first), trunk, None if trunk is None else trunk.name,
     )  # fmt: skip
+
+
+def _pack_job(name: str, runs: Sequence[PlannedRun]) -> Job:
+    steps = runs[0].config.steps
+    tokens, flops = sum(run.counts["tokens"] for run in runs), sum(_flops(run, steps) for run in runs)
+    return Job(name, (f"--pack={name}",), tuple(runs), 0, steps, tokens, flops, None, None)
 
 
 def _flops(run: PlannedRun, steps: int) -> float:

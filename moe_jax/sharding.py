@@ -24,6 +24,7 @@ from moe_jax.errors import UserError
 
 AXES = ("replica", "data", "expert")  # the batch is cut over all of them, `expert` fastest
 EXPERT = "expert"
+PACK = "pack"  # in front of the others, where runs are packed (packing.py): each trains on its part of the devices
 
 # A logical axis that is not listed is not cut.
 _RULES = {"batch": AXES, "embed": "data", "expert": EXPERT}
@@ -59,11 +60,34 @@ def _place(devices: list[Any], sizes: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([mesh_utils.create_device_mesh(inner, d, allow_split_physical_axes=True) for d in slices])
 
 
+def make_packed_mesh(config: Config, devices: Sequence[Any] | None, runs: int) -> Mesh:
+    """A mesh with a `pack` axis in front: as many parts as divide the runs and the devices, and fit what one run needs.
+    Raises UserError where the devices are not what config.mesh says, however they are cut."""
+    devices = np.asarray(jax.devices() if devices is None else devices)
+    parts = [p for p in range(min(runs, devices.size), 0, -1) if runs % p == 0 and devices.size % p == 0]
+    for p in parts:
+        try:
+            mesh = make_mesh(config.mesh, devices[: devices.size // p])
+            check_fit(config, mesh)
+        except UserError:
+            if p == 1:
+                raise
+            continue
+        return Mesh(devices.reshape(p, *mesh.devices.shape), (PACK, *AXES))
+    raise AssertionError("one part always divides")
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Logical axes on one mesh."""
 
     mesh: Mesh
+
+    @property
+    def check_vma(self) -> bool:
+        """Whether shard_maps check what varies over which axis. With JAX 0.10 they cannot where vmap gives them the
+        axis `pack` ("requires varying manual axes to match"); the same code is checked wherever runs are not packed."""
+        return PACK not in self.mesh.shape
 
     def spec(self, *logical: str | None, shape: Sequence[int] | None = None) -> P:
         """The PartitionSpec of an array with these logical axes. With `shape`, axes that do not divide stay whole."""

@@ -117,7 +117,7 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
         lost=(lambda names: set()) if flags.dry_run else launcher.lost,
     )  # fmt: skip
     say = _comment if flags.dry_run else print
-    for words in choice.left_alone:
+    for words in [*file.refused, *choice.left_alone]:
         say(words)
     if not choice.tickets:
         say("there is nothing to submit")
@@ -199,7 +199,7 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
     say = _comment if flags.dry_run else print
     again = submitting.Again(flags.retry_failed, tuple(flags.retry))
     choice = submitting.choose(workdir, manifest, Submission(workdir).newest(), again, lambda names: set(), waits=True)
-    for words in choice.left_alone:
+    for words in [*file.refused, *choice.left_alone]:
         say(words)
     if not choice.tickets:
         say("there is nothing to train here")

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--run", metavar="NAME", help="a run of the sweep in W, instead of --config")
     parser.add_argument("--trunk", metavar="NAME", help="a trunk of the sweep in W (schedule wsd), instead of --config")
+    parser.add_argument("--pack", metavar="NAME", help="a pack of the sweep in W (sweep.pack), instead of --config")
     parser.add_argument("--branches", action="store_true", help="with --trunk: then each of its branches, too")
     parser.add_argument(
         "--heartbeat_seconds", type=float, default=30.0, metavar="S", help="between signs of life (default 30)"
@@ -38,10 +39,10 @@ def main(argv: Sequence[str]) -> int:
     _add_process_flags(parser)
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
-    if bool(config_args) + bool(flags.run) + bool(flags.trunk) != 1:
+    if sum(map(bool, (config_args, flags.run, flags.trunk, flags.pack))) != 1:
         raise UserError(
-            "give a config file (--config=configs/smoke.py), or of the workdir's sweep a run (--run=NAME) or a trunk "
-            "(--trunk=NAME)"
+            "give a config file (--config=configs/smoke.py), or of the workdir's sweep a run (--run=NAME), a trunk "
+            "(--trunk=NAME) or a pack (--pack=NAME)"
         )
     if flags.branches and not flags.trunk:
         raise UserError("--branches: are those of a trunk; give --trunk=NAME")
@@ -66,14 +67,15 @@ def main(argv: Sequence[str]) -> int:
         manifest = workdir.existing_manifest()
         store = planning.reopen_store(manifest)
         trunk = jobs.trunk_called(manifest.runs, flags.trunk) if flags.trunk else None
-        planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else []
+        packed = jobs.pack_called(manifest.runs, flags.pack) if flags.pack else []
+        planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else packed
 
     to_train = [trunk.planned] if trunk else [r for r in planned if not workdir.run_dir(r.name).result_path.exists()]
     if to_train and (cache_folder := to_train[0].config.data.cache) is not None:
         store = cache.local_copy(store, cache_folder)
 
     use_compilation_cache()
-    from moe_jax import checkpoint, training
+    from moe_jax import checkpoint, packing, training
     from moe_jax.progress import Display, describe
 
     checkpoint.say_errors_once()
@@ -91,6 +93,9 @@ def main(argv: Sequence[str]) -> int:
 
         if trunk is not None:
             results.append(training.train_trunk(trunk, workdir, store, manifest.store, options(trunk.name)))
+        if flags.pack:
+            results += packing.train(planned, workdir, store, manifest.store, options)
+            planned = []
         for run in planned:
             of = jobs.trunk_of(manifest.runs, run.name)
             start = None if of is None else workdir.trunk_dir(of.name)

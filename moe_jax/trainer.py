@@ -75,7 +75,7 @@ class Trainer:
         whole = NamedSharding(layout.mesh, P())
         self.batch_sharding = NamedSharding(layout.mesh, P(None, AXES, None))
         self.step = jax.jit(
-            self._step,
+            self.update,
             in_shardings=(self.shardings, self.batch_sharding, whole),
             out_shardings=(self.shardings, whole),
             donate_argnums=0,
@@ -143,7 +143,10 @@ class Trainer:
         total, _ = jax.lax.scan(add, zeros, windows_MxBxS1)
         return jax.tree.map(lambda t: t / M if jnp.issubdtype(t.dtype, jnp.inexact) else t, total)
 
-    def _step(self, state: TrainState, windows_MxBxS1: jax.Array, schedule: optim.Schedule):
+    def update(
+        self, state: TrainState, windows_MxBxS1: jax.Array, schedule: optim.Schedule
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """(the state after one more update, its metrics): the pure function that `step` compiles."""
         gradient, statistics = self.gradients(state.params, windows_MxBxS1, state.router)
         direction, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
         rate = optim.learning_rate(self.config.optim, schedule, state.step)

@@ -60,10 +60,10 @@ def train(
     Raises Stopped (saved; start again), UserError for what cannot be trained, OSError for a full disk and the like. A
     non-finite loss is a result too, with `status` "diverged"."""
 
-    def run(batches: Batches, mesh: Any, attempt: Attempt) -> _Run:
-        return _Run(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
+    def run(batches: Batches, mesh: Any, attempt: Attempt) -> Training:
+        return Training(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
 
-    return _go(planned, folder, store, options, lambda: _finished(folder, options.say), run)
+    return _go(planned, folder, store, options, lambda: finished(folder, options.say), run)
 
 
 def train_trunk(
@@ -73,25 +73,27 @@ def train_trunk(
     Gives its name, status and steps."""
     planned, folder = trunk.planned, workdir.trunk_dir(trunk.name)
 
-    def finished() -> dict[str, Any] | None:
+    def reached() -> dict[str, Any] | None:
         saved = max(folder.saved_steps(), default=0)
         if processes.first_says(saved < trunk.end(workdir)):
             return None
         return {"name": trunk.name, "status": "done", "steps": saved}
 
-    def run(batches: Batches, mesh: Any, attempt: Attempt) -> _Run:
+    def run(batches: Batches, mesh: Any, attempt: Attempt) -> Training:
         end = processes.first_says(trunk.end(workdir))
-        return _TrunkRun(planned, folder, store, identity, batches, mesh, attempt, options, end, always=trunk.points)
+        return _TrunkTraining(
+            planned, folder, store, identity, batches, mesh, attempt, options, end, always=trunk.points
+        )
 
-    return _go(planned, folder, store, options, finished, run)
+    return _go(planned, folder, store, options, reached, run)
 
 
 def _go(
     planned: PlannedRun, folder: RunDir, store: Store, options: Options,
-    finished: Callable[[], dict[str, Any] | None], make: Callable[[Batches, Any, Attempt], "_Run"],
+    result_of: Callable[[], dict[str, Any] | None], make: Callable[[Batches, Any, Attempt], "Training"],
 ) -> dict[str, Any]:  # fmt: skip
-    """One attempt at what is not `finished`, by one process at a time, noted in the folder."""
-    if (result := finished()) is not None:
+    """One attempt at what has no result yet, by one process at a time, noted in the folder."""
+    if (result := result_of()) is not None:
         return result
     config = planned.config
     batches = windows.training_batches(config, store)
@@ -100,34 +102,46 @@ def _go(
     writes = processes.is_first()
     if writes:
         folder.create()
-    with _only_one(folder):
-        if (result := finished()) is not None:  # another process may have come first
+    with only_one(folder):
+        if (result := result_of()) is not None:  # another process may have come first
             return result
-        token = uuid.uuid4().hex
-        attempt = Attempt(folder.begin_attempt(token) if writes else 0, token)
+        attempt = begin_attempt(folder)
         run = make(batches, mesh, attempt)
-        code, sentence = errors.FAILED, ""
-        try:
-            result = run.go()
-            code = errors.DONE if result["status"] == "done" else errors.DIVERGED
-            sentence = "" if code == errors.DONE else f"the loss is not finite at step {result['steps']}"
-            return result
-        except errors.UserError as e:
-            code, sentence = e.code, str(e)
-            raise
-        except BaseException as e:
-            sentence = f"{type(e).__name__}: {e}"
-            raise
-        finally:
-            run.recorder.close()
-            with contextlib.suppress(Exception):  # a save that was under way is finished; what ends the run is said
-                run.checkpoints.close()
-            if writes:
-                with contextlib.suppress(OSError):  # a full disk has been said already
-                    folder.end_attempt(attempt.number, code, sentence, attempt.token)
+        with noted(run, attempt):
+            return run.go()
 
 
-def _finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
+@contextlib.contextmanager
+def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
+    """Closes what the run has open, however it ends, and notes in its folder how that was."""
+    code, sentence = errors.FAILED, ""
+    try:
+        yield
+    except errors.UserError as e:
+        code, sentence = e.code, str(e)
+        raise
+    except BaseException as e:
+        sentence = f"{type(e).__name__}: {e}"
+        raise
+    finally:
+        if run.result is not None:
+            done = run.result["status"] == "done"
+            code = errors.DONE if done else errors.DIVERGED
+            sentence = "" if done else f"the loss is not finite at step {run.result['steps']}"
+        run.recorder.close()
+        with contextlib.suppress(Exception):  # a save that was under way is finished; what ends the run is said
+            run.checkpoints.close()
+        if run.writes:
+            with contextlib.suppress(OSError):  # a full disk has been said already
+                run.folder.end_attempt(attempt.number, code, sentence, attempt.token)
+
+
+def begin_attempt(folder: RunDir) -> Attempt:
+    token = uuid.uuid4().hex
+    return Attempt(folder.begin_attempt(token) if processes.is_first() else 0, token)
+
+
+def finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The run's result, if it has a readable one; a damaged one is set aside and made again from the last
     checkpoint. Of several processes the first looks, and all do as it does."""
     result = None
@@ -142,7 +156,7 @@ def _finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | No
 
 
 @contextlib.contextmanager
-def _only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
+def only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
     """No two processes train one run on one machine: a lock that the system frees however its holder ends."""
     lock = folder.lock(wait_seconds) if processes.is_first() else None
     try:
@@ -152,13 +166,14 @@ def _only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
             os.close(lock)
 
 
-class _Run:
+class Training:
     """A run up to step `last`; `trunk` is the folder that it may begin from, `always` the steps whose checkpoint is
-    made in any case, and kept."""
+    made in any case, and kept; `packed` runs share the mesh."""
 
     def __init__(
         self, planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, batches: Batches, mesh: Any,
         attempt: Attempt, options: Options, last: int, trunk: RunDir | None = None, always: Sequence[int] = (),
+        packed: int = 1,
     ):  # fmt: skip
         self.planned, self.config, self.folder, self.options = planned, planned.config, folder, options
         self.last, self.always = last, frozenset(always)
@@ -169,12 +184,13 @@ class _Run:
         self.held_out = windows.held_out(self.config, store)
         self.recorder = Recorder(
             folder, steps=self.last, batch_tokens=self.config.batch_tokens, attempt=attempt.number, writes=self.writes,
-            flush_seconds=options.heartbeat_seconds, mfu_of_rate=_mfu_of_rate(planned.counts, mesh),
+            flush_seconds=options.heartbeat_seconds, mfu_of_rate=_mfu_of_rate(planned.counts, mesh, packed),
             check_owner=lambda: folder.check_newest(attempt.number, attempt.token),
         )  # fmt: skip
         self.times = self.recorder.times
         self.checkpoints = Checkpoints(folder.checkpoints, self.config.checkpoint.keep, options.say, self.always)
         self.saved_step: int | None = None
+        self.result: dict[str, Any] | None = None  # once it has ended
 
     def go(self) -> dict[str, Any]:
         with StopRequest(self.options.stop_with_parent) as stop:
@@ -186,19 +202,20 @@ class _Run:
                     self.store.info.end_of_document,
                 )
             self.options.say(self.trainer.parameter_table())
-            state, first = self._begin()
-            self._write_run()
+            state, first = self.begin()
+            self.write_run()
             try:
                 with self.times.spent_on("train"):
                     state = self._steps(state, first, stop)
-            except _NotFiniteError as e:
-                return self._finish(state=None, diverged_step=e.step)
-            return self._finish(state, diverged_step=None)
+            except NotFiniteError as e:
+                return self.finish(state=None, diverged_step=e.step)
+            return self.finish(state, diverged_step=None)
 
-    def _begin(self) -> tuple[TrainState, int]:
+    def begin(self, at_most: int | None = None) -> tuple[TrainState, int]:
+        """(state, step) from which it goes on; of its own checkpoints, from none above `at_most`."""
         self.recorder.phase("restoring")
         with self.times.spent_on("checkpoint"):
-            restored = self.checkpoints.restore(self.trainer.abstract_state)
+            restored = self.checkpoints.restore(self.trainer.abstract_state, at_most)
             branched = self._from_trunk() if restored is None else None
         if restored is not None:
             state, step = restored
@@ -254,27 +271,27 @@ class _Run:
                 if step == first:
                     self.recorder.phase("training")
                 if pending is not None:
-                    self._observe(*pending)
+                    self.observe(*pending)
                 pending, done = (step, metrics), step + 1
                 asked = stop.asked(done)
                 evaluate = config.eval.every_steps is not None and done % config.eval.every_steps == 0
-                save = asked or self._due(done, saved_at)
+                save = asked or self.due(done, saved_at)
                 if done < config.steps and (evaluate or save):
-                    self._observe(*pending, log=evaluate)  # nothing that is not finite is ever saved
+                    self.observe(*pending, log=evaluate)  # nothing that is not finite is ever saved
                     pending = None
                     if evaluate:  # before saving: a resumed run starts after this step and would not come back to it
-                        self._evaluate(state)
+                        self.evaluate(state)
                     if save:
-                        self._save(state, done)
+                        self.save(state, done)
                         saved_at = time.monotonic()
                 if asked and done < last:
-                    self._stop(done)
+                    raise self.put_down(done)
             self.times.move("train", "data", prefetched.waited)
         if pending is not None:
-            self._observe(*pending)
+            self.observe(*pending)
         return state
 
-    def _due(self, done: int, saved_at: float) -> bool:
+    def due(self, done: int, saved_at: float) -> bool:
         every = self.config.checkpoint
         if done in self.always:
             return True
@@ -288,17 +305,17 @@ class _Run:
         # Clocks differ and all processes must save the same step: the first one's counts, asked for now and then.
         return done % self.config.train.log_every_steps == 0 and bool(processes.first_says(due))
 
-    def _observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
+    def observe(self, step: int, metrics: dict[str, jax.Array], log: bool = False) -> None:
         self.recorder.check()
         values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            raise _NotFiniteError(step)
+            raise NotFiniteError(step)
         self.recorder.seen(step, values["loss"])
         if log or step % self.config.train.log_every_steps == 0 or step == self.config.steps - 1:
             self.recorder.log(step, values)
         self.options.on_step(self.recorder.beat)
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def save(self, state: TrainState, step: int) -> None:
         if self.saved_step == step:
             return
         with self.times.spent_on("checkpoint"):
@@ -306,16 +323,17 @@ class _Run:
             self.checkpoints.save(state, step)
             self.saved_step = step
 
-    def _stop(self, step: int) -> None:
+    def put_down(self, step: int) -> errors.Stopped:
+        """What to raise where it stops after `step` updates, saved."""
         self.checkpoints.close()
         self.recorder.phase("stopped")
         self.recorder.flush(metrics=True)
         processes.together("stopped")  # none may leave while another is still writing: it would be taken for dead
-        raise errors.Stopped(
+        return errors.Stopped(
             f"{self.planned.name}: stopped at step {step} of {self.last} and saved; the same command goes on there"
         )
 
-    def _evaluate(self, state: TrainState) -> dict[str, float]:
+    def evaluate(self, state: TrainState) -> dict[str, float]:
         """Its values also stand in the newest line of metrics.jsonl, that of the step before."""
         self.recorder.phase("evaluating")
         with self.times.spent_on("eval"):
@@ -324,14 +342,14 @@ class _Run:
         self.recorder.phase("training")
         return values
 
-    def _finish(self, state: TrainState | None, diverged_step: int | None) -> dict[str, Any]:
+    def finish(self, state: TrainState | None, diverged_step: int | None) -> dict[str, Any]:
         """The last checkpoint, the last evaluation, and the result: written once, after all else is on disk."""
         evaluated: dict[str, float | None] = {"eval_loss": None, "bits_per_byte": None}
         means: dict[str, float | None] = {"loss": None, "dropped_fraction": None}
         if state is not None:
-            self._save(state, self.config.steps)
+            self.save(state, self.config.steps)
             means = window_means(state)
-            evaluated = self._evaluate(state)
+            evaluated = self.evaluate(state)
             if not math.isfinite(evaluated["eval_loss"]):
                 diverged_step, evaluated = self.config.steps, {"eval_loss": None, "bits_per_byte": None}
         with self.times.spent_on("checkpoint"):
@@ -367,10 +385,11 @@ class _Run:
             result |= {"diverged_step": diverged_step, "last_good_checkpoint": good[-1]}
         if self.writes:
             self.folder.write_result(result)
-        processes.together("finished")  # as in _stop
+        processes.together("finished")  # as in put_down
+        self.result = result
         return result
 
-    def _write_run(self) -> None:
+    def write_run(self) -> None:
         if not self.writes:
             return
         self.folder.write_run(
@@ -392,27 +411,28 @@ class _Run:
         )
 
 
-class _TrunkRun(_Run):
+class _TrunkTraining(Training):
     """A trunk: what it leaves is in its checkpoints."""
 
-    def _finish(self, state: TrainState | None, diverged_step: int | None) -> dict[str, Any]:
+    def finish(self, state: TrainState | None, diverged_step: int | None) -> dict[str, Any]:
         with self.times.spent_on("checkpoint"):
             self.checkpoints.close()
         self.recorder.phase("done" if diverged_step is None else "diverged")
         self.recorder.flush(metrics=True)
         processes.together("finished")
         status, steps = ("done", self.last) if diverged_step is None else ("diverged", diverged_step)
-        return {"name": self.planned.name, "status": status, "steps": steps}
+        self.result = {"name": self.planned.name, "status": status, "steps": steps}
+        return self.result
 
 
-def _mfu_of_rate(counts: dict[str, Any], mesh: jax.sharding.Mesh) -> float | None:
-    """MFU of one token a second: the share of the devices' published bf16 peak that train_flops makes; None where no
-    peak is known."""
+def _mfu_of_rate(counts: dict[str, Any], mesh: jax.sharding.Mesh, packed: int) -> float | None:
+    """MFU of one token a second: the share of the devices' published bf16 peak that train_flops makes, of as many
+    devices as each of `packed` runs has; None where no peak is known."""
     peak = chips.peak_flops(mesh.devices.flat[0].device_kind)
-    return None if peak is None else counts["train_flops"] / counts["tokens"] / (peak * mesh.devices.size)
+    return None if peak is None else counts["train_flops"] / counts["tokens"] / (peak * mesh.devices.size / packed)
 
 
-class _NotFiniteError(Exception):
+class NotFiniteError(Exception):
     """The loss or the gradient of a step is not finite."""
 
     def __init__(self, step: int):

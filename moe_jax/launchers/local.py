@@ -19,7 +19,7 @@ from typing import IO, Any
 from moe_jax import errors, jobs
 from moe_jax.jobs import Job
 from moe_jax.progress import Display, describe
-from moe_jax.tables import duration
+from moe_jax.tables import duration, number
 from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
 
 _POLL_SECONDS = 0.2
@@ -31,11 +31,11 @@ _STOP_SECONDS = 60.0
 @dataclasses.dataclass
 class _Child:
     job: Job
-    folder: RunDir
+    folders: list[RunDir]
     process: subprocess.Popen
     log: IO[bytes]
     log_path: Path
-    attempts_before: int
+    attempts_before: list[int]  # in each folder
 
 
 class LocalLauncher:
@@ -69,8 +69,8 @@ class LocalLauncher:
                 signal.signal(number, handler)
 
     def _loop(self) -> list[RunState]:
-        states = {state.name: state for state in self._states()}
-        at_start = sum(s.result is not None for s in states.values())
+        states = {run.name: self._state(run) for job in self._jobs for run in job.runs}
+        at_start = self._with_result(states)
         self._left = [job for job in self._jobs if not self._done(job, states)]
         looked = -_LOOK_SECONDS
         while self._left or self._children:
@@ -88,32 +88,32 @@ class LocalLauncher:
         for job in list(self._left):
             if len(self._children) >= self._at_once:
                 break
-            folder = job.folder(self._workdir)
-            if folder.is_locked():
+            folders = job.folders(self._workdir)
+            if any(folder.is_locked() for folder in folders):
                 self._display.update(job.name, 0, job.last_step, "another process trains it; waiting")
             elif self._done(job, states):
                 self._left.remove(job)
                 self._display.remove(job.name)
             elif jobs.is_ready(job, self._workdir):
                 self._left.remove(job)
-                self._start(job, folder)
+                self._start(job, folders)
 
     def _done(self, job: Job, states: dict[str, RunState]) -> bool:
         """Whether there is nothing left to train; a run's state is looked up again where it has a result."""
         if job.is_trunk:
-            return self._state(job).state in ("done", "diverged")
-        if states[job.name].result is None and job.folder(self._workdir).result_path.exists():
-            states[job.name] = self._state(job)
-        return states[job.name].result is not None
+            return jobs.trunk_state(job.trunk, self._workdir, time.time()).state in ("done", "diverged")
+        for run in job.runs:
+            if states[run.name].result is None and self._workdir.run_dir(run.name).result_path.exists():
+                states[run.name] = self._state(run)
+        return all(states[run.name].result is not None for run in job.runs)
 
-    def _state(self, job: Job) -> RunState:
-        now = time.time()
-        if job.is_trunk:
-            return jobs.trunk_state(job.trunk, self._workdir, now)
-        return state_of(job.runs[0], job.folder(self._workdir), now)
+    def _state(self, run: PlannedRun) -> RunState:
+        return state_of(run, self._workdir.run_dir(run.name), time.time())
 
     def _states(self) -> list[RunState]:
-        return [self._with_reason(job, self._state(job)) for job in self._jobs if not job.is_trunk]
+        """Of the runs asked for, in their order."""
+        job_of = {run.name: job for job in self._jobs for run in job.runs}
+        return [self._with_reason(job_of[run.name], self._state(run)) for run in self._runs]
 
     def _with_reason(self, job: Job, state: RunState) -> RunState:
         why = self._failed.get(job.waits_for or "")
@@ -121,11 +121,13 @@ class LocalLauncher:
             return state
         return dataclasses.replace(state, sentence=f"waits for its trunk {job.waits_for}, which failed: {why}")
 
-    def _start(self, job: Job, folder: RunDir) -> None:
+    def _start(self, job: Job, folders: list[RunDir]) -> None:
         self._tried.add(job.name)
-        folder.create()
-        attempts_before = len(folder.attempts())
-        log_path = Path(folder.log) if "://" not in str(folder.log) else Path(tempfile.mkdtemp()) / "log.txt"
+        for folder in folders:
+            folder.create()
+        attempts_before = [len(folder.attempts()) for folder in folders]
+        log_path = folders[0].log
+        log_path = Path(log_path) if "://" not in str(log_path) else Path(tempfile.mkdtemp()) / "log.txt"
         log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
         command = [
             sys.executable, "-m", "moe_jax.train", f"--workdir={self._workdir.path}", *job.flags,
@@ -137,7 +139,7 @@ class LocalLauncher:
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        self._children.append(_Child(job, folder, process, log, log_path, attempts_before))
+        self._children.append(_Child(job, folders, process, log, log_path, attempts_before))
 
     def _reap(self, states: dict[str, RunState]) -> bool:
         """Whether a child has ended."""
@@ -145,33 +147,49 @@ class LocalLauncher:
         for child, code in ended:
             self._children.remove(child)
             self._display.remove(child.job.name)
-            state = self._ended(child, code)
-            if not child.job.is_trunk:
-                states[child.job.name] = state
-            elif state.state not in ("done", "diverged"):
-                self._failed[child.job.name] = state.sentence
-            self._display.say(_sentence(child, code, state))
+            for state in self._ended(child, code):
+                if not child.job.is_trunk:
+                    states[state.name] = state
+                elif state.state not in ("done", "diverged"):
+                    self._failed[child.job.name] = state.sentence
+                self._display.say(_sentence(child, code, state))
         return bool(ended)
 
-    def _ended(self, child: _Child, code: int) -> RunState:
+    def _ended(self, child: _Child, code: int) -> list[RunState]:
         """Closes a child's files, and notes how it ended where it could not do so itself (a kill, an out-of-memory)."""
         child.process.stdin.close()
         child.log.close()
-        if code not in (errors.DONE, errors.DIVERGED):
-            number = len(child.folder.attempts())
-            if number == child.attempts_before:
-                number = child.folder.begin_attempt()  # it ended before it could say that it began
-            child.folder.end_attempt(number, code, _last_words(child.log_path) or f"ended with code {code}")
-        return self._state(child.job)
+        if child.job.is_trunk:
+            self._note(child, code, 0)
+            return [jobs.trunk_state(child.job.trunk, self._workdir, time.time())]
+        states = []
+        for i, run in enumerate(child.job.runs):
+            if not child.folders[i].result_path.exists():  # of a pack, some may have ended well
+                self._note(child, code, i)
+            states.append(self._state(run))
+        return states
+
+    def _note(self, child: _Child, code: int, i: int) -> None:
+        """In the i-th folder, unless the child did so itself."""
+        if code in (errors.DONE, errors.DIVERGED):
+            return
+        folder = child.folders[i]
+        attempt = len(folder.attempts())
+        if attempt == child.attempts_before[i]:
+            attempt = folder.begin_attempt()  # it ended before it could say that it began
+        folder.end_attempt(attempt, code, _last_words(child.log_path) or f"ended with code {code}")
 
     def _show(self, states: dict[str, RunState], at_start: int) -> None:
         for child in self._children:
             self._display.update(child.job.name, _step(child), child.job.last_step, describe(_beat(child)))
-        done = sum(s.result is not None for s in states.values())
+        done = self._with_result(states)
         failed = sum(s.state == "failed" for s in states.values()) + len(self._failed)
         self._display.update(
             "grid", done, len(self._runs), self._remaining(states, done > at_start, failed), now=done == len(self._runs)
         )
+
+    def _with_result(self, states: dict[str, RunState]) -> int:
+        return sum(states[run.name].result is not None for run in self._runs)
 
     def _remaining(self, states: dict[str, RunState], new: bool, failed: int) -> str:
         """Time left by FLOPs, the only thing that is known of runs that have not begun."""
@@ -207,12 +225,15 @@ def _jobs_of(workdir: Workdir, runs: Sequence[PlannedRun]) -> list[Job]:
     """Those of the sweep's jobs that give these runs, and those that these wait for."""
     wanted = {run.name for run in runs}
     all_jobs = jobs.jobs(workdir.existing_manifest().runs)
-    wanted |= {job.waits_for for job in all_jobs if job.name in wanted}
-    return [job for job in all_jobs if job.name in wanted]
+    giving = [job for job in all_jobs if any(run.name in wanted for run in job.runs)]
+    needed = {job.name for job in giving} | {job.waits_for for job in giving}
+    return [job for job in all_jobs if job.name in needed]
 
 
 def _beat(child: _Child) -> dict[str, Any]:
-    return child.folder.heartbeat() or {}
+    """The newest of its runs: of a pack, some may have ended before."""
+    beats = [beat for folder in child.folders if (beat := folder.heartbeat())]
+    return max(beats, key=lambda beat: number(beat.get("time")) or 0, default={})
 
 
 def _step(child: _Child) -> int:
@@ -220,12 +241,12 @@ def _step(child: _Child) -> int:
 
 
 def _sentence(child: _Child, code: int, state: RunState) -> str:
-    name = child.job.name
     if state.state == "done":
-        return _last_words(child.log_path) or f"{name}: done"
+        said = _last_words(child.log_path) if len(child.folders) == 1 else ""
+        return said or f"{state.name}: done"
     if state.state == "diverged":
-        return f"{name}: diverged at step {state.step}"
-    return f"{name}: failed with code {code}: {state.sentence}; its log is {child.log_path}"
+        return f"{state.name}: diverged at step {state.step}"
+    return f"{state.name}: failed with code {code}: {state.sentence}; its log is {child.log_path}"
 
 
 def _last_words(log: Path) -> str:

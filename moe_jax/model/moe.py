@@ -82,7 +82,7 @@ class MoeLayer(nnx.Module):
             mesh=self.layout.mesh,
             in_specs=(P(AXES), P(), P(), P(cut)),
             out_specs=(P(AXES), P()),
-            check_vma=True,
+            check_vma=self.layout.check_vma,
         )
         return layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
 

@@ -103,7 +103,7 @@ class Transformer(nnx.Module):
             mesh=self.layout.mesh,
             in_specs=(P(AXES), P(AXES), P()),
             out_specs=P(AXES),
-            check_vma=True,
+            check_vma=self.layout.check_vma,
         )
         return losses(x_BxSxd, windows_BxS1[:, 1:], self.head_dxV[...].astype(x_BxSxd.dtype)), statistics
 

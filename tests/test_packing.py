@@ -1,0 +1,141 @@
+"""Runs that train together are the runs alone: the same losses, files and results, whatever happens to one of them."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from moe_jax import configfile, errors, jobs, optim, packing, planning, sharding, train, training
+from moe_jax.trainer import Trainer
+from moe_jax.workdir import Workdir
+from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, config, put, trainer, windows
+
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def losses(overrides, steps, packed):
+    """losses_nxsteps of runs that differ in seed and learning rate: packed on eight devices, or each alone on one."""
+    configs = [config(*overrides, f"seed={i % 2}", f"optim.learning_rate={r}") for i, r in enumerate(RATES)]
+    c, n = configs[0], len(configs)
+    batches = [[windows(c, 100 * (i % 2) + step) for i in range(n)] for step in range(steps)]
+    if not packed:
+        t, out = trainer(c), []
+        for i, one in enumerate(configs):
+            state = t.init(one.seed)
+            for step in range(steps):
+                state, metrics = t.step(state, put(t, batches[step][i]), optim.schedule_of(one))
+                out.append(float(metrics["loss"]))
+        return np.reshape(out, (n, steps))
+    mesh_config = dataclasses.replace(c.mesh, data=2, expert=2)
+    mesh = sharding.make_packed_mesh(dataclasses.replace(c, mesh=mesh_config), jax.devices(), n)
+    assert dict(mesh.shape) == {"pack": 2, "replica": 1, "data": 2, "expert": 2}
+    t = Trainer(c, VOCABULARY, sharding.Layout(mesh), END_OF_DOCUMENT)
+    pack = packing.Pack(t)
+    state = pack.stack([t.init(one.seed) for one in configs])
+    schedules = jax.tree.map(lambda *x: np.stack(x), *[optim.schedule_of(one) for one in configs])
+    out = []
+    for step in range(steps):
+        stacked = np.stack(batches[step])[:, None]
+        state, metrics = pack.step(state, jax.device_put(stacked, pack.batch_sharding), schedules)
+        out.append(np.asarray(metrics["loss"], np.float64))
+    assert pack.step._cache_size() == 1
+    return np.stack(out, 1)
+
+
+@pytest.mark.parametrize("overrides", [(), pytest.param(EXPERT_CHOICE, marks=pytest.mark.slow)])
+def test_the_first_losses_are_those_of_the_runs_alone(overrides):
+    alone, together = (losses(overrides, 10, packed) for packed in (False, True))
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    assert len({tuple(row) for row in together.tolist()}) == len(RATES)
+
+
+def test_the_pack_takes_as_many_parts_as_divide_runs_and_devices():
+    c = config()
+    shapes = {n: sharding.make_packed_mesh(c, jax.devices(), n).shape["pack"] for n in (1, 2, 3, 4, 6, 8)}
+    assert shapes == {1: 1, 2: 2, 3: 1, 4: 4, 6: 2, 8: 8}
+    with pytest.raises(errors.UserError, match="must divide the 16 experts"):
+        sharding.make_packed_mesh(dataclasses.replace(c, mesh=dataclasses.replace(c.mesh, expert=3)), None, 2)
+
+
+FLAGS = [
+    "--config=configs/smoke.py:tiny", "--config.sweep.pack=4", "--config.train.tokens=3072",
+    "--config.checkpoint.every_steps=4", "--config.eval.every_steps=6", "--config.optim.clip_norm=None",
+]  # fmt: skip
+CELLS = [
+    {"seed": 0},
+    {"seed": 1},
+    {"seed": 0, "optim.learning_rate": 1e30, "name": "hot"},  # diverges
+]
+STEPS = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once():
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    train.use_compilation_cache()
+
+
+class Sweep:
+    def __init__(self, store, path):
+        file = configfile.load([*FLAGS, f"--config.data.store={store}"])
+        self.workdir = Workdir(str(path))
+        file = dataclasses.replace(file, cells=CELLS)
+        self.manifest, _, self.store = planning.enter(file, self.workdir, whole_grid=True)
+        (self.job,) = jobs.jobs(self.manifest.runs)
+
+    def options(self, on_step=lambda beat: None):
+        return training.Options(say=lambda sentence: None, on_step=on_step, devices=jax.devices()[:1])
+
+    def pack(self, on_step=lambda beat: None):
+        runs = jobs.pack_called(self.manifest.runs, self.job.name)
+        return packing.train(runs, self.workdir, self.store, self.manifest.store, lambda name: self.options(on_step))
+
+    def alone(self):
+        return [
+            training.train(run, folder, self.store, self.manifest.store, self.options())
+            for run, folder in zip(self.manifest.runs, self.folders, strict=True)
+        ]
+
+    @property
+    def folders(self):
+        return [self.workdir.run_dir(run.name) for run in self.manifest.runs]
+
+
+def test_each_is_its_own_run_in_every_file(byte_store, tmp_path):
+    """Stopped and gone on with; one diverges; and one is gone on with alone."""
+    single = Sweep(byte_store, tmp_path / "single")
+    wanted = single.alone()
+    sweep = Sweep(byte_store, tmp_path / "packed")
+    assert sweep.job.runs == sweep.manifest.runs and sweep.job.flags == (f"--pack={sweep.job.name}",)
+
+    def stop(beat):
+        if beat["step"] == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(errors.Stopped, match="stopped at step"):
+        sweep.pack(stop)
+    assert [folder.result() is None for folder in sweep.folders] == [True, True, False]
+    found = sweep.pack()
+    assert [r["status"] for r in found] == [r["status"] for r in wanted] == ["done", "done", "diverged"]
+    for one, folder, other, reference in zip(found, sweep.folders, wanted, single.folders, strict=True):
+        assert one.keys() == other.keys() and one == folder.result()
+        for field in ("name", "steps", "tokens", "own_tokens", "config_hash", "diverged_step"):
+            assert one.get(field) == other.get(field), field
+        lines, others = folder.read_metrics(), reference.read_metrics()
+        assert [line.keys() for line in lines] == [line.keys() for line in others]
+        np.testing.assert_allclose([m["loss"] for m in lines], [m["loss"] for m in others], rtol=1e-5)
+        assert folder.run()["config"] == reference.run()["config"] and folder.run()["mesh"]["pack"] == 1
+        assert folder.heartbeat()["phase"] == one["status"]
+    assert [a["exit_code"] for a in sweep.folders[0].attempts()] == [errors.STOPPED, errors.DONE]
+    assert [a["exit_code"] for a in sweep.folders[2].attempts()] == [errors.DIVERGED]
+    for one, other in zip(found[:2], wanted, strict=False):
+        assert one["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+    assert sweep.pack(lambda beat: pytest.fail("trained again")) == found
+    sweep.folders[1].result_path.unlink()
+    folder, run = sweep.folders[1], sweep.manifest.runs[1]
+    again = training.train(run, folder, sweep.store, sweep.manifest.store, sweep.options())
+    assert again["eval_loss"] == pytest.approx(found[1]["eval_loss"], rel=1e-6)  # from the pack's last checkpoint
