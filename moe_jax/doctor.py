@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
     from moe_jax.checks import clients, machine, sweep, worst
 
-    found = [*machine.findings()]
+    found = [*machine.findings(flags.launcher)]
     found += sweep.findings(config_args, flags.workdir, flags.launcher)
     if flags.launcher != "local":
         found += clients.findings(flags.launcher)

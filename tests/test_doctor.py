@@ -73,6 +73,15 @@ def test_devices_that_fail_or_do_not_answer(monkeypatch):
     assert "does not answer" in machine.devices().says
 
 
+def test_code_without_a_commit_cannot_be_sent(monkeypatch):
+    clean = "1a" * 20
+    for commit, launcher, state in [
+        (None, None, "warn"), (None, "queued-resources", "fail"), (clean + "+", "xpk", "warn"), (clean, None, "ok")
+    ]:  # fmt: skip
+        monkeypatch.setattr(machine.provenance, "git_commit", lambda commit=commit: commit)
+        assert machine.commit(launcher).state == state
+
+
 def test_a_config_that_is_refused_is_a_finding(tmp_path):
     (found,) = sweep.findings(["--config=configs/smoke.py", "--config.moe.granularity=3"], None, None)
     assert found.state == "fail" and "config.moe.granularity" in found.says

@@ -22,13 +22,13 @@ _LOOK = (
 )
 
 
-def findings() -> Iterator[Finding]:
+def findings(launcher: str | None) -> Iterator[Finding]:
     yield python()
     yield packages()
     yield devices()
     yield libtpu()
     yield caches()
-    yield commit()
+    yield commit(launcher)
 
 
 def python() -> Finding:
@@ -106,10 +106,12 @@ def caches() -> Finding:
         )  # fmt: skip
 
 
-def commit() -> Finding:
+def commit(launcher: str | None) -> Finding:
+    """The code's. Queued resources get it from the checkout, as of its commit."""
     found = provenance.git_commit()
     if found is None:
-        return Finding("warn", "commit", "unknown: results will not say which code they came from", "run from a clone")
+        bad = "fail" if launcher == "queued-resources" else "warn"
+        return Finding(bad, "commit", "unknown: results will not say which code they came from", "run from a clone")
     if found.endswith("+"):
         return Finding(
             "warn", "commit", f"{found[:12]}, and files differ from it: hosts elsewhere get the commit", "commit first"
