@@ -55,6 +55,11 @@ def of(jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]]) -> Cost:
     )
 
 
+def unfit(jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Runs of which the plan says that they do not fit on the chips it was made for."""
+    return [run.name for job in jobs for run in job.runs if rows.get(run.name, {}).get("fits") is False]
+
+
 def _share(job: Job, rows: Mapping[str, Mapping[str, Any]], column: str) -> float | None:
     row = next((rows[run.name] for run in job.runs if run.name in rows), {})
     whole, flops = number(row.get(column)), number(row.get("train_flops"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from moe_jax import command, configfile, errors
 from moe_jax.errors import Stopped, UserError
 from moe_jax.launchers import restarts
-from moe_jax.tables import one_line
+from moe_jax.tables import count, one_line
 
 if TYPE_CHECKING:
     from moe_jax.launchers.remote import Launcher, Place
@@ -122,7 +122,11 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
     if not choice.tickets:
         say("there is nothing to submit")
         return errors.DONE
-    say(f"to submit: {costs.of([ticket.job for ticket in choice.tickets], costs.planned_rows(workdir))}")
+    jobs, rows = [ticket.job for ticket in choice.tickets], costs.planned_rows(workdir)
+    say(f"to submit: {costs.of(jobs, rows)}")
+    if names := costs.unfit(jobs, rows):
+        some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        say(f"by plan.json {count(len(names), 'run')} will not fit on the chips that it was made for: {some}")
     batches = launcher.deal(choice.tickets)
     if flags.dry_run:
         _say_manifest(workdir, manifest)

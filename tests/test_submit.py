@@ -207,6 +207,13 @@ def test_the_plans_costs_are_said(place, capsys):
     cost = costs.of(jobs.jobs(planned), costs.planned_rows(work))
     assert cost.chip_hours == pytest.approx(sum(range(len(planned)))) and cost.price is None
     assert "351 chip-hours by plan.json" in str(cost)
+    place(*XPK, "--yes")
+    rows = [{"name": run.name, "fits": run.config.model.d_model == 8} for run in runs_of(place)]
+    (place.workdir / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
+    (place.workdir / "submission").rename(place.workdir / "away")
+    capsys.readouterr()
+    place(*XPK, "--dry_run")
+    assert "by plan.json 4 runs will not fit on the chips" in capsys.readouterr().out
     (work.path / "plan.json").write_text("[]")
     with pytest.raises(files.DamagedFile):
         costs.planned_rows(work)

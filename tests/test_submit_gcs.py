@@ -1,0 +1,72 @@
+"""Submitting to and watching a sweep on an object store, by an emulator: files that others write are seen at once.
+
+What it cannot show: that of two submitters one is refused (the emulator ignores ifGenerationMatch; tests/
+test_submission.py looks at what is asked of the service).
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from moe_jax.errors import DONE
+from tests.conftest import ROOT, child_environment
+from tests.fake_clients import FakeClient
+from tests.gcs import emulator
+from tests.test_submit import names
+
+pytestmark = pytest.mark.slow
+
+WORK, STORE = "gs://bucket/a sweep", "gs://bucket/stores/stdlib"
+FLAGS = [
+    "--config=configs/smoke.py:tiny", f"--config.data.store={STORE}", f"--workdir={WORK}", "--launcher=xpk",
+    "--project=p", "--zone=z", "--cluster=c", "--tpu_type=v5litepod-4", "--docker_image=i",
+]  # fmt: skip
+
+# One process looks, starts another that changes what was looked at, and looks again.
+WATCH = """
+import subprocess, sys
+from moe_jax import status
+from moe_jax.workdir import Workdir
+
+work = Workdir(sys.argv[1])
+print(status.snapshot(work).totals)
+run = work.existing_manifest().runs[0].name
+for change in ("folder.begin_attempt()", "folder.end_attempt(1, 1, 'out of memory')"):
+    code = f"from moe_jax.workdir import Workdir; folder = Workdir({sys.argv[1]!r}).run_dir({run!r}); {change}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    print(status.snapshot(work).totals)
+"""
+
+
+def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
+    xpk = FakeClient(tmp_path, "xpk")
+    script = tmp_path / "submit.py"  # with the fake, also where .venv-xpk has the real one
+    script.write_text(
+        "import sys\nfrom moe_jax import command, submit\nfrom moe_jax.launchers import xpk\n"
+        "xpk.client_path = lambda: 'xpk'\nsys.exit(command.run(submit.main))\n"
+    )
+    with emulator() as there:
+        environment = child_environment(**there) | {"PATH": xpk.path, "PYTHONPATH": str(ROOT)}
+
+        def run(*words):
+            done = subprocess.run(
+                [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == DONE, done.stdout + done.stderr
+            return done.stdout
+
+        run("-m", "moe_jax.cli", "prepare", f"--store={STORE}")
+        printed = run(script, *FLAGS, "--dry_run")
+        assert printed.count("\nxpk workload create ") == 8 and not xpk.calls
+        run(script, *FLAGS, "--yes")
+        assert "left alone: 8 queued" in run(script, *FLAGS, "--yes")
+        assert len(names(xpk)) == len(set(names(xpk))) == 8
+        seen = json.loads(run("-m", "moe_jax.cli", "status", f"--workdir={WORK}", "--json"))
+        assert [line["job"] for line in seen["runs"]] == names(xpk)
+        watched = run("-c", WATCH, WORK).splitlines()
+        assert watched == ["{'queued': 8}", "{'queued': 7, 'running': 1}", "{'queued': 7, 'failed': 1}"], watched
+        assert "--retry_failed submits it again" in run(script, *FLAGS, "--yes")
+        run(script, *FLAGS, "--yes", "--retry_failed")
+        assert names(xpk)[8:] == [f"{names(xpk)[0]}-r1"]
