@@ -132,6 +132,9 @@ def test_what_reproduce_refuses(tmp_path, capsys, sweep):
     table.assign(status="failed").to_csv(tmp_path / "results.csv", index=False)
     assert command.run(reproduce.main, ["abnar2025", "--workdir", str(tmp_path)]) == errors.BAD_INPUT
     assert "no run of" in capsys.readouterr().err
+    table.drop(columns="sparsity").to_csv(tmp_path / "results.csv", index=False)
+    assert command.run(reproduce.main, ["abnar2025", "--workdir", str(tmp_path)]) == errors.BAD_INPUT
+    assert "has no column 'sparsity'" in capsys.readouterr().err
     (tmp_path / "finegrained_moe_losses_recovered.csv").write_bytes(b"")
     with pytest.raises(errors.UserError, match="is not a readable CSV"):
         Sources("krajewski2024", tmp_path).third_party("finegrained_moe_losses_recovered.csv")

@@ -142,9 +142,9 @@ def compute_ratio(
 ) -> tuple[float, tuple[float, float] | None]:
     """How many times the plan's FLOPs `law` needs with the best of `combinations` for the same loss, and its band.
 
-    combinations: (choices, 3), E, K, G: [[1, 1, 1]] asks what a dense model needs, [[64, 1, 1]] what G = 1 costs. limits
-    are the plan's, or none. inf where no budget reaches the loss. The band carries the plan's bootstrap samples through
-    (and the law's, where it is the same law)."""
+    combinations: (choices, 3), E, K, G: [[1, 1, 1]] asks what a dense model needs, [[64, 1, 1]] what G = 1 costs.
+    limits: the plan's, or none. inf where no budget reaches the loss. The band carries the plan's bootstrap samples
+    through (and the law's, where it is the same law)."""
     cost, shape, flops = cost or plan_law.cost or "flops_6nd", shape or Shape(), plan.values["flops"]
     how = (cost, shape, combinations, limits or Limits())
     value = _flops_for(law, law.coefficients, np.array([plan.values["loss"]]), *how)[0] / flops
