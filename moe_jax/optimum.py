@@ -24,15 +24,16 @@ def main(argv: Sequence[str]) -> int:
     law = laws.find(flags.law)
     dense = laws.find(flags.dense) if flags.dense else None
     shape = laws.Shape(flags.aspect, flags.ff_matrices, flags.ff_ratio, flags.vocabulary_size, flags.sequence_length)
+    limits = laws.Limits(flags.parameters, flags.memory, flags.bytes_per_parameter, flags.tokens)
     plans = laws.optimum(
         law,
         _numbers(flags.flops, "--flops"),
         cost=flags.cost,
         shape=shape,
         choices=_choices(flags, laws.Choices),
-        limits=laws.Limits(flags.parameters, flags.memory, flags.bytes_per_parameter, flags.tokens),
+        limits=limits,
     )
-    ratios = [_ratios(law, plan, dense, flags.cost, shape) for plan in plans]
+    ratios = [_ratios(law, plan, dense, cost=flags.cost, shape=shape, limits=limits) for plan in plans]
     _show(law, plans, ratios)
     _write(flags, _rows(plans, ratios))
     return errors.DONE
@@ -118,13 +119,13 @@ def _numbers(text: str, flag: str) -> list[float]:
     return values
 
 
-def _ratios(law, plan, dense, cost, shape) -> dict[str, tuple]:
-    """Name -> (ratio of FLOPs, band): what dense needs for the plan's loss, and what the same MoE with G = 1 does."""
+def _ratios(law, plan, dense, **options) -> dict[str, tuple]:
+    """Name -> (ratio of FLOPs, band): what dense needs for the plan's loss, and what the same MoE with G = 1 does,
+    within the plan's limits; inf where it never gets there."""
     import numpy as np
 
     from moe_jax.laws.optima import compute_ratio
 
-    options = {"cost": cost, "shape": shape}
     out = {}
     if dense is not None or {"E", "S"} & set(law.form.symbols):
         out["dense"] = compute_ratio(law, plan, dense or law, np.array([[1.0, 1, 1]]), **options)
@@ -160,7 +161,7 @@ def _show(law, plans, ratios) -> None:
             band = plan.bands.get(k)
             cells.append(write(plan.values[k]) + (f" ({write(band[0])}–{write(band[1])})" if band else ""))
         for value, band in ratio.values():
-            cells.append(f"{value:.3g}×" + (f" ({band[0]:.3g}–{band[1]:.3g})" if band else ""))
+            cells.append(_times(value) + (f" ({_times(band[0])}–{_times(band[1])})" if band else ""))
         remarks = [f"outside the fit: {', '.join(plan.outside)}"] if plan.outside else []
         remarks += [f"at the limit: {', '.join(plan.at_limit)}"] if plan.at_limit else []
         rows.append((*cells, "; ".join(remarks)))
@@ -168,6 +169,10 @@ def _show(law, plans, ratios) -> None:
     tables.show(tables.Table(heads, rows))
     if law.unidentified:
         print(f"- not identified by its data: {', '.join(law.unidentified)}; the bands carry that through")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}×" if math.isfinite(ratio) else "never"
 
 
 def _rows(plans, ratios) -> list[dict]:

@@ -32,14 +32,13 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.papers.item import Drawing
     from moe_jax.papers.sources import Sources, finished, reference_folder
 
-    ours = finished(flags.workdir) if flags.workdir else None
-    sources = Sources(flags.paper, reference_folder(), ours, flags.workdir or "our runs")
     paper = importlib.import_module(f"moe_jax.papers.{flags.paper}")
+    ours = finished(flags.workdir, paper.NEEDS) if flags.workdir else None
+    sources = Sources(flags.paper, reference_folder(), ours, flags.workdir or "our runs")
     folder = epath.Path(flags.out or os.path.join(flags.workdir or "", "reproduced", flags.paper))
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     said, items = paper.reproduce(sources)
-    said += [sources.absent] if sources.absent else []
     body, links, drawn = [], [], 0
     for number, item in enumerate(items):
         print(item.title, flush=True)  # made one by one: some take seconds

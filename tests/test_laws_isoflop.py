@@ -48,6 +48,18 @@ def test_approach_2_on_hoffmann_s_points():
     assert 0.462 < found.interval[0] < found.exponent < found.interval[1] < 0.534
 
 
+def test_intervals_of_the_exponent_cover_as_often_as_they_say():
+    """80% intervals of 30 noisy sweeps: 24 ± 2.2 hits expected."""
+    law, budgets, hits = laws.published("chinchilla", "besiroglu2024"), [6e18, 3e19, 1e20, 6e20, 3e21], 0
+    N, D, C, loss = budgets_of(law, budgets, np.geomspace(0.6, 1.6, 12))
+    truth = parabolas.fit(N, D, C, loss, resampling=laws.Resampling(samples=0)).exponent
+    for sweep in range(30):
+        noisy = loss + 0.002 * np.random.default_rng(sweep).standard_normal(len(loss))
+        low, high = parabolas.fit(N, D, C, noisy, resampling=laws.Resampling(samples=40)).interval
+        hits += low <= truth <= high
+    assert 18 <= hits <= 29, hits
+
+
 def test_a_maximum_or_an_end_of_the_data_is_no_optimum():
     N = np.tile(np.geomspace(1e8, 1e9, 5), 3)
     x = np.log(N) - np.log(3e8)

@@ -102,6 +102,16 @@ def test_limits_bind_and_are_said():
     assert coarse.values["granularity"] == 4 and coarse.at_limit == ("granularity (the largest tried)",)
 
 
+def test_what_others_need_is_asked_within_the_limits():
+    """A model with coarse experts that may not grow never gets where fine ones do; the plan itself is at its loss."""
+    limits = laws.Limits(parameters=3e10, tokens=1e11)
+    plan = laws.optimum(PAPER, [1e22], limits=limits)[0]
+    coarse, own = (np.array([[64.0, 1, G]]) for G in (1, plan.values["granularity"]))
+    assert optima.compute_ratio(PAPER, plan, PAPER, coarse, limits=limits)[0] == np.inf
+    assert optima.compute_ratio(PAPER, plan, PAPER, coarse)[0] < 1  # a larger model on more tokens does
+    assert optima.compute_ratio(PAPER, plan, PAPER, own, limits=limits)[0] == pytest.approx(1, abs=1e-3)
+
+
 def test_a_costlier_router_asks_for_fewer_experts():
     cheap, dear = (laws.optimum(PAPER, [1e20], cost=c)[0].values for c in ("train_flops", "flops_krajewski2024"))
     assert cheap["granularity"] > dear["granularity"]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_jax import collect, command, errors, laws, papers, reproduce
+from moe_jax import collect, command, errors, laws, reproduce
 from moe_jax.papers import abnar2025
 from moe_jax.papers.sources import Sources, reference_folder
 from tests import synthetic_sweep as synthetic
@@ -70,7 +70,7 @@ def test_krajewski2024_with_runs_of_ours_alone(tmp_path, nowhere, sweep, capsys)
     assert "Our 27 runs give this law with an RMSE of" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("paper", [p for p in papers.PAPERS if p != "krajewski2024"])
+@pytest.mark.parametrize("paper", ["krajewski2025", "joint_moe2025"])
 def test_other_papers_with_runs_of_ours(tmp_path, nowhere, sweep, paper):
     page = call(paper, tmp_path, "--workdir", sweep)
     assert "What cannot be had" in page.text
@@ -80,8 +80,6 @@ def test_other_papers_with_runs_of_ours(tmp_path, nowhere, sweep, paper):
         assert "11.1B" in page.text and "55.8B" in page.text and "derived" in page.text
     if paper == "joint_moe2025":
         assert "32 669M" in page.text and "19.02 19" in page.text  # printed, then computed
-    if paper == "abnar2025":
-        assert "1B 20B 0.98 2.89776" in page.text and "it has an optimum at S = 0.7" in page.text
 
 
 def test_abnar2025_trends():
@@ -117,6 +115,7 @@ def test_abnar2025_surfaces_of_our_runs(tmp_path, nowhere):
     table.to_csv(tmp_path / "results.csv", index=False)
     page = call("abnar2025", tmp_path / "out", "--workdir", tmp_path)
     assert "our runs (60 runs)" in page.text
+    assert "1B 20B 0.98 2.89776" in page.text and "it has an optimum at S = 0.7" in page.text
     assert {"figure6_ours.png", "figure8_ours.png"} <= {p.name for p in (tmp_path / "out" / "figures").iterdir()}
 
 
@@ -132,6 +131,9 @@ def test_what_reproduce_refuses(tmp_path, capsys, sweep):
     table.assign(status="failed").to_csv(tmp_path / "results.csv", index=False)
     assert command.run(reproduce.main, ["abnar2025", "--workdir", str(tmp_path)]) == errors.BAD_INPUT
     assert "no run of" in capsys.readouterr().err
+    table.drop(columns="sparsity").to_csv(tmp_path / "results.csv", index=False)
+    assert command.run(reproduce.main, ["abnar2025", "--workdir", str(tmp_path)]) == errors.BAD_INPUT
+    assert "has no column 'sparsity'" in capsys.readouterr().err
     (tmp_path / "finegrained_moe_losses_recovered.csv").write_bytes(b"")
     with pytest.raises(errors.UserError, match="is not a readable CSV"):
         Sources("krajewski2024", tmp_path).third_party("finegrained_moe_losses_recovered.csv")

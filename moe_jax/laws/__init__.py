@@ -5,7 +5,7 @@
     fitted = laws.fit("results.csv", law="krajewski2024")   # or a DataFrame; columns={"N": "params"}, where="G > 1"
     fitted.law.coefficients, fitted.law.intervals, fitted.law.doubts
     fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})       # value, low, high
-    laws.plots.fit(fitted)                                  # matplotlib figures, which a notebook shows
+    laws.plots.fit(fitted)                                  # matplotlib figures: %matplotlib inline shows them
     laws.plots.profile(laws.profile(fitted, "alpha", [0.10, 0.11, 0.12, 0.13]), "alpha")
     plans = laws.optimum(fitted.law, [1e20, 1e22], choices=laws.Choices(expansion_rates=[64]))
     laws.plots.optimum(plans)

@@ -138,6 +138,9 @@ def _if_freed(problem: Problem, theta: np.ndarray, free: np.ndarray, index: int,
     best = descend(bare, theta[None], None, freed).theta[0]
     form, name = problem.form, problem.form.names[index]
     few = replace(resampling, samples=min(resampling.samples, 256))
+    low, high = form.bounds()
+    if at_wall(best[index], low[index], high[index]):
+        return f"left free, without penalty, it runs to the wall of the search ({float(form.outer(best)[name]):.3g})"
     band = intervals(form, resample(bare, best, freed, few), {}, few.level)[name]
     if why := vague(form, name, float(form.outer(best)[name]), band):
         return f"left free, without penalty, {why}"

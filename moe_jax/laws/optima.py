@@ -138,21 +138,23 @@ def compute_ratio(
     *,
     cost: str | None = None,
     shape: Shape | None = None,
+    limits: Limits | None = None,
 ) -> tuple[float, tuple[float, float] | None]:
     """How many times the plan's FLOPs `law` needs with the best of `combinations` for the same loss, and its band.
 
-    combinations: (choices, 3), E, K, G: [[1, 1, 1]] asks what a dense model needs, [[64, 1, 1]] what G = 1 costs. inf
-    where no budget reaches the loss. The band carries the plan's bootstrap samples through (and the law's, where it is
-    the same law)."""
+    combinations: (choices, 3), E, K, G: [[1, 1, 1]] asks what a dense model needs, [[64, 1, 1]] what G = 1 costs.
+    limits: the plan's, or none. inf where no budget reaches the loss. The band carries the plan's bootstrap samples
+    through (and the law's, where it is the same law)."""
     cost, shape, flops = cost or plan_law.cost or "flops_6nd", shape or Shape(), plan.values["flops"]
-    value = _flops_for(law, law.coefficients, np.array([plan.values["loss"]]), cost, shape, combinations)[0] / flops
+    how = (cost, shape, combinations, limits or Limits())
+    value = _flops_for(law, law.coefficients, np.array([plan.values["loss"]]), *how)[0] / flops
     if not plan_law.samples:
         return float(value), None
     axes = plan_law.axes({k: np.float64(v) for k, v in plan.values.items()})
     losses = plan_law.form.loss(axes, plan_law.samples)
     samples = law.samples if law is plan_law else law.coefficients
     spread = {k: np.asarray(v)[..., None] for k, v in samples.items()}
-    many = _flops_for(law, spread, losses, cost, shape, combinations) / flops
+    many = _flops_for(law, spread, losses, *how) / flops
     tails = [(1 - plan_law.level) / 2, (1 + plan_law.level) / 2]
     return float(value), tuple(map(float, np.quantile(many, tails, method="nearest")))
 
@@ -162,16 +164,17 @@ def flops_for_loss(
 ) -> np.ndarray:
     """FLOPs with which the best of `combinations` (E, K, G) reaches each loss (losses,); inf where it never does."""
     cost = cost or law.cost or "flops_6nd"
-    return _flops_for(law, law.coefficients, np.asarray(losses, float), cost, shape or Shape(), combinations)
+    return _flops_for(law, law.coefficients, np.asarray(losses, float), cost, shape or Shape(), combinations, Limits())
 
 
-def _flops_for(law: Law, coefficients, loss: np.ndarray, cost, shape, combinations) -> np.ndarray:
+def _flops_for(law: Law, coefficients, loss: np.ndarray, cost, shape, combinations, limits) -> np.ndarray:
     """FLOPs with which the best of `combinations` reaches each loss (losses,), by bisection; inf where it never
     does."""
 
     def above(log_flops):
         budget = np.exp(log_flops)[..., None]
-        return _search(law, coefficients, budget, cost, shape, combinations, Limits())[1].min(-1) > loss
+        reached = _search(law, coefficients, budget, cost, shape, combinations, limits)[1].min(-1)
+        return reached > loss * (1 + 1e-9)  # the plan itself reaches its own loss
 
     low, high = np.full(loss.shape, np.log(1e10)), np.full(loss.shape, np.log(1e40))
     never = above(high)

@@ -19,6 +19,7 @@ from moe_jax.papers.sources import Sources
 from moe_jax.tables import count, short
 
 TITLE = "Parameters vs FLOPs: optimal sparsity, reproduced"
+NEEDS = ("n_total", "tokens", "sparsity", "flops_abnar2025")  # columns of our runs
 _AT = 1e20  # the budget of figures 1 and 2
 _FINE = 1 - np.logspace(0, -2.3, 400)  # sparsities 0 … .995 at which an optimum is looked for
 _SIZES = np.geomspace(5e7, 1e12, 3001)

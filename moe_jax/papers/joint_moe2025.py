@@ -16,6 +16,7 @@ from moe_jax.papers.sources import Sources
 from moe_jax.tables import count, short
 
 TITLE = "Joint MoE Scaling Laws, reproduced"
+NEEDS = ("n_active", "tokens", "expansion_rate")  # columns of our runs
 _EXPERTS = (1, 2, 4, 8, 16, 32)
 _FAR = 1e300  # where a term of the law vanishes
 

@@ -19,6 +19,7 @@ from moe_jax.papers.sources import CHECKOUT, Sources
 from moe_jax.tables import count, short
 
 TITLE = "Scaling Laws for Fine-Grained Mixture of Experts, reproduced"
+NEEDS = ("n_total_nonemb", "n_active_nonemb", "tokens", "granularity")  # columns of our runs
 _BUDGETS = np.logspace(18, 26, 17)
 _DENSE, _G1 = np.array([[1.0, 1, 1]]), np.array([[64.0, 1, 1]])
 _BOOTSTRAP = laws.Resampling(samples=100, fraction=0.8)  # the paper's; drawn with replacement, as its code does
@@ -361,7 +362,7 @@ def _in_short(sources: Sources, fits: _Fits, ratios: Mapping) -> list[str]:
     if isinstance(fits.ours, laws.Fit):
         law = fits.ours.law
         said.append(f"Our {count(law.n_fit, 'run')} give this law with an RMSE of {law.errors['rmse_fit']:.4f} nats.")
-    return said
+    return [*said, sources.absent] if sources.absent else said
 
 
 def _troubles(fits: _Fits) -> list[str]:

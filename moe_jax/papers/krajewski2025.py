@@ -16,6 +16,7 @@ from moe_jax.papers.sources import CHECKOUT, Sources
 from moe_jax.tables import count, short
 
 TITLE = "Scaling Fine-Grained MoE Beyond 50B Parameters, reproduced"
+NEEDS = ("n_total_nonemb", "tokens", "active_rate", "granularity")  # columns of our runs
 _AT = ["n_total_nonemb", "tokens", "active_rate"]  # what G is compared within
 
 

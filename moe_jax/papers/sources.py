@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,11 @@ def reference_folder() -> Path:
     return Path(os.environ.get("MOE_JAX_REFERENCE") or CHECKOUT.parent / "shared" / "reference")
 
 
-def finished(workdir: str) -> pd.DataFrame:
-    """The done rows of W/results.csv. Raises UserError where there are none."""
+def finished(workdir: str, needed: Sequence[str]) -> pd.DataFrame:
+    """The done rows of W/results.csv. Raises UserError where there are none, or where a needed column is missing."""
     path = epath.Path(workdir) / "results.csv"
     table, _ = rows.read(path)
-    needed = ("status", "eval_loss", "n_total_nonemb", "tokens", "granularity", "expansion_rate")
-    if missing := [c for c in needed if c not in table.columns]:
+    if missing := [c for c in ("status", "eval_loss", *needed) if c not in table.columns]:
         raise UserError(f"{path} has no column {missing[0]!r}; `moe-jax collect --workdir={workdir}` makes it anew")
     done = table[table["status"] == "done"].reset_index(drop=True)
     if done.empty:
