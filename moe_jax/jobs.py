@@ -149,19 +149,20 @@ def pack_called(runs: Sequence[PlannedRun], name: str) -> list[PlannedRun]:
     return found[name]
 
 
-def jobs(runs: Sequence[PlannedRun], *, apart: bool = True) -> list[Job]:
+def jobs(runs: Sequence[PlannedRun], *, apart: bool = True, packed: bool = True) -> list[Job]:
     """The jobs of a sweep, in an order in which each stands behind what it waits for.
 
     `apart`: trunks and branches are jobs of their own; the branches of a trunk may run side by side, each as soon as
     its point is saved. Else one job trains a trunk and then its branches one after the other, and no job waits for
-    another: for launchers that cannot make one wait."""
+    another: for launchers that cannot make one wait. Without `packed`, each run of a pack has a job of its own, as
+    those have who look at one run at a time."""
     by_run = {run.name: trunk for trunk in trunks(runs) for run in trunk.branches}
-    packed = {run.name: (name, members) for name, members in packs(runs).items() for run in members}
+    pack_of = {run.name: (name, members) for name, members in packs(runs).items() for run in members}
     out: dict[str, Job] = {}
     for run in runs:
         trunk = by_run.get(run.name)
-        if run.name in packed:
-            name, members = packed[run.name]
+        if packed and run.name in pack_of:
+            name, members = pack_of[run.name]
             out[name] = _pack_job(name, members)
             continue
         if trunk is not None and trunk.name not in out:

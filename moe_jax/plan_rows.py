@@ -16,7 +16,7 @@ _FLOPS = ("flops_krajewski2024", "flops_abnar2025", "flops_6nd", "train_flops")
 
 def rows(grid: Outlook) -> list[Row]:
     """The columns of results.csv that are known before training, and what else is; tokens and FLOPs of whole runs."""
-    own = {job.name: job.tokens for job in jobs.jobs(grid.runs)}
+    own = {job.name: job.tokens for job in jobs.jobs(grid.runs, packed=False)}
     trunks = {run.name: trunk.name for trunk in jobs.trunks(grid.runs) for run in trunk.branches}
     return [_row(run, grid, trunks.get(run.name), own[run.name]) for run in grid.runs]
 

@@ -76,7 +76,7 @@ def snapshot(work: Workdir) -> Snapshot:
     """Reads the manifest and every run's files. Raises UserError where there is no sweep."""
     manifest = work.existing_manifest()
     now = time.time()
-    planned = jobs.jobs(manifest.runs)
+    planned = jobs.jobs(manifest.runs, packed=False)
     flops = sum(job.train_flops for job in planned)
     submitted = submission.queued_as(work)
     with ThreadPoolExecutor(READERS) as pool:

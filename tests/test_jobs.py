@@ -83,6 +83,25 @@ def test_two_trunks_of_one_name_are_refused():
         jobs.trunks(planned(*cells))
 
 
+def test_runs_that_differ_in_seed_and_rate_alone_are_packed():
+    """At most sweep.pack together, never the branches of a trunk; what a pack is called does not change as a grid
+    grows."""
+    base = configfile.load(["--config=configs/common.py", "--config.sweep.pack=4"]).base.to_dict()
+    cells = grid.product(grid.axis("seed", [0, 1, 2]), grid.axis("optim.learning_rate", [1e-3, 2e-3]))
+    runs = planned({"moe.granularity": 2}, *cells, {"train.tokens": STEP}, base=base)
+    single, four, two, other = jobs.jobs(runs)
+    assert [len(job.runs) for job in (single, four, two, other)] == [1, 4, 2, 1]
+    assert four.flags == (f"--pack={four.name}",) and four.waits_for is None
+    assert four.tokens == sum(run.counts["tokens"] for run in four.runs)
+    assert jobs.pack_called(runs, four.name) == list(four.runs)
+    assert [job.name for job in jobs.jobs(runs, packed=False)] == [run.name for run in runs]
+    assert jobs.jobs(planned(*cells[:3], base=base))[0].name == four.name
+    with pytest.raises(UserError, match=r"--pack=x: the sweep has no such pack; it has pack-"):
+        jobs.pack_called(runs, "x")
+    branching = planned(*grid.product(TOKENS, cells), base=BASE | {"sweep": {"pack": 4}})
+    assert not jobs.packs(branching) and len(jobs.trunks(branching)) == 6
+
+
 def test_what_a_trunk_still_has_to_do_follows_from_the_files(tmp_path):
     workdir = Workdir(str(tmp_path))
     runs = workdir.accept(Manifest("s000000", "", STORE, planned(*TOKENS)), whole=True).runs
