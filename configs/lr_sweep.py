@@ -2,9 +2,10 @@
 
     configs/lr_sweep.py         40 runs: 4 sizes × G 1 and 8 × 5 rates around the paper's 2e-4, of 4.1B tokens each
     configs/lr_sweep.py:rule    8 runs, at a rate that follows from N and E by a rule
-    configs/lr_sweep.py:smoke   8 runs in the first form, on the embedded corpus, in about two minutes on 2 CPU cores
+    configs/lr_sweep.py:smoke   8 runs in the first form, on the embedded corpus, in 44 s on 2 CPU cores
 
     moe-jax sweep   --config=configs/lr_sweep.py:smoke --workdir=runs/lr-smoke
+    moe-jax sweep   --config=configs/lr_sweep.py:smoke --config.sweep.pack=4 --workdir=runs/lr-packed   # two packs, 28 s
     moe-jax collect --workdir=runs/lr-smoke
     moe-jax fit     --workdir=runs/lr-smoke --best-of=learning_rate   # a law needs more cells than the smoke form has
 
