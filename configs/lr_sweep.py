@@ -5,7 +5,7 @@
     configs/lr_sweep.py:smoke   8 runs in the first form, on the embedded corpus, in 44 s on 2 CPU cores
 
     moe-jax sweep   --config=configs/lr_sweep.py:smoke --workdir=runs/lr-smoke
-    moe-jax sweep   --config=configs/lr_sweep.py:smoke --config.sweep.pack=4 --workdir=runs/lr-packed   # two packs, 28 s
+    moe-jax sweep   --config=configs/lr_sweep.py:smoke --config.sweep.pack=4 --workdir=runs/lr-packed  # 28 s
     moe-jax collect --workdir=runs/lr-smoke
     moe-jax fit     --workdir=runs/lr-smoke --best-of=learning_rate   # a law needs more cells than the smoke form has
 

@@ -120,7 +120,7 @@ def check_equal(folder, other, rel):
 )
 def test_two_processes_route_as_one(flags, router, tmp_path):
     flags = [*flags, *(f"--config.{field}" for field in router)]
-    with Two(flags, tmp_path / "two") as two:
+    with Several(flags, tmp_path / "two") as two:
         assert two.codes() == [0, 0], two.said
     check_equal(two.folder, alone(flags, tmp_path / "one"), rel=1e-5)
 
