@@ -59,3 +59,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"- {sentence}")
     print(f"page: {folder / 'page.html'} ({drawn} figures, also in {folder / 'figures'})")
     return errors.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

@@ -53,6 +53,8 @@ def test_meshes_agree(alone, mesh):
 
 @pytest.mark.parametrize(("microbatches", "mesh"), [(4, {}), (2, {"data": 2, "expert": 2})], ids=str)
 def test_microbatches_agree(alone, microbatches, mesh):
+    if alone[0] == EXPERT_CHOICE and microbatches == 4:
+        pytest.skip("a quarter of the batch holds no whole group of 8 sequences")
     check(alone, trainer(config(*alone[0], f"train.microbatches={microbatches}"), **mesh))
 
 
