@@ -44,7 +44,8 @@ def put(t: Trainer, windows_BxS1: np.ndarray) -> jax.Array:
 
 def loss_and_gradients(t: Trainer, windows_BxS1: np.ndarray, seed: int = 0):
     """(loss, {parameter: gradient}) on the host."""
-    gradients, statistics = jax.jit(t.gradients)(t.init(seed).params, put(t, windows_BxS1))
+    state = t.init(seed)
+    gradients, statistics = jax.jit(t.gradients)(state.params, put(t, windows_BxS1), state.router)
     flat, _ = jax.tree_util.tree_flatten_with_path(gradients)
     return float(statistics["loss"]), {jax.tree_util.keystr(path): np.asarray(g) for path, g in flat}
 
