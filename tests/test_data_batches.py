@@ -118,3 +118,10 @@ def test_more_held_out_windows_than_there_are_is_refused(store):
     HeldOut(store, L, n)
     with pytest.raises(UserError, match=f"eval.sequences={n + 1} is more than the {n} windows"):
         HeldOut(store, L, n + 1)
+
+
+def test_small_batches_that_are_read_ahead_are_those_that_are_asked_for_alone(store):
+    batches = Batches(store, L, 3, seed=1, repeat=True)
+    steps = [0, 1, 2, 9, 3, 3, 400, 10]
+    for step in steps:
+        np.testing.assert_array_equal(batches.batch(step), Batches(store, L, 3, seed=1, repeat=True).batch(step))

@@ -17,6 +17,8 @@ from moe_jax.errors import UserError
 
 # Held-out tokens are counted so many at a time.
 STRETCH_TOKENS = 2**20
+# A read of few windows is mostly overhead, so small batches are read several steps at once.
+WINDOWS_AT_ONCE = 256
 
 Rows = slice | np.ndarray
 
@@ -41,6 +43,7 @@ class Batches:
             self._places, self._stride = self.n_windows, sequence_length
         else:
             self._places, self._stride = store.info.tokens["train"] - sequence_length, 1
+        self._ahead: dict[tuple[int, bytes], np.ndarray] = {}  # batches of the last read that nobody asked for yet
 
     @property
     def tokens_available(self) -> int:
@@ -58,7 +61,17 @@ class Batches:
 
     def batch(self, step: int, rows: Rows = slice(None)) -> np.ndarray:
         """The asked rows of the step's batch: int32 [rows, L + 1]."""
-        places = step * self.batch_sequences + np.arange(self.batch_sequences, dtype=np.int64)[rows]
+        row_R = np.arange(self.batch_sequences, dtype=np.int64)[rows]
+        rows_key = row_R.tobytes()
+        if (step, rows_key) not in self._ahead:
+            n = max(1, WINDOWS_AT_ONCE // max(1, len(row_R)))
+            steps = np.arange(step, step + n)
+            read = self._windows((steps[:, None] * self.batch_sequences + row_R[None, :]).reshape(-1))
+            self._ahead = {(s, rows_key): r for s, r in zip(steps.tolist(), np.split(read, n), strict=True)}
+        return self._ahead.pop((step, rows_key))
+
+    def _windows(self, places: np.ndarray) -> np.ndarray:
+        """Windows by their places in the endless row of epochs."""
         epochs, places = np.divmod(places, self._places)
         for epoch in np.unique(epochs).tolist():
             places[epochs == epoch] = permute(places[epochs == epoch], self._places, self.seed, epoch)
