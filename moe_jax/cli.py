@@ -38,7 +38,7 @@ def main() -> None:
     if args[0] not in VERBS:
         print(f"moe-jax: there is no verb {args[0]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(errors.BAD_INPUT)
-    sys.exit(command.run(importlib.import_module(f"moe_jax.{args[0]}").main, args[1:]))
+    command.end(importlib.import_module(f"moe_jax.{args[0]}").main, args[1:])
 
 
 if __name__ == "__main__":

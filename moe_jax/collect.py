@@ -140,4 +140,4 @@ def _table(rows: Sequence[Row]) -> tables.Table:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

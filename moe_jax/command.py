@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from moe_jax import errors, interrupts
 
@@ -38,10 +39,15 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+def end(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs main(argv) and ends the process with its exit code."""
+    sys.exit(run(main, argv, ends=True))
+
+
+def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None, ends: bool = False) -> int:
     """Calls main(argv) and turns how it ends into an exit code of `errors`, with a sentence on stderr."""
     try:
-        with interrupts.sigterm_as_interrupt():
+        with interrupts.sigterm_as_interrupt(ends):
             return main(sys.argv[1:] if argv is None else argv) or errors.DONE
     except errors.UserError as e:
         return _say(str(e), e.code)

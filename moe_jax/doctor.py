@@ -53,4 +53,4 @@ def _show(found: Sequence["Finding"]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

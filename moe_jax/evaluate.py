@@ -61,4 +61,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -269,4 +269,4 @@ def _answered(laws, out: str, request: str):
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -14,8 +14,11 @@ def asked() -> bool:
 
 
 @contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt; what has a better answer (training saves) sets a handler of its own inside."""
+def sigterm_as_interrupt(ends: bool = False) -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt; what has a better answer (training saves) sets a handler of its own inside.
+
+    ends: the process ends with it, and SIGTERM is ignored from then on. Python gives handlers up while it closes down,
+    and the signal would take the place of the exit code of a verb that is done."""
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
@@ -29,4 +32,4 @@ def sigterm_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if ends else before)

@@ -190,4 +190,4 @@ def _rows(plans, ratios) -> list[dict]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -124,4 +124,4 @@ def _write(out: str, rows, grid) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

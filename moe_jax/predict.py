@@ -121,4 +121,4 @@ def _show(law, rows: Sequence[dict]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -80,6 +80,4 @@ def _file_name(spec: str) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
-    sys.exit(command.run(main))
+    command.end(main)

@@ -253,4 +253,4 @@ def _watch_terminal(work: Workdir, every: float) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -224,4 +224,4 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -70,4 +70,4 @@ def conclude(workdir: "Workdir", states: Sequence["RunState"], seconds: float) -
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

@@ -166,4 +166,4 @@ def _summary(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main))
+    command.end(main)

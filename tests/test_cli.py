@@ -72,6 +72,24 @@ def test_bad_flags_get_a_sentence_and_code_2(verb, args, words):
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
 
 
+def test_sigterm_after_its_end_does_not_change_how_a_verb_ended():
+    """Sent while Python throws its modules away, where handlers are gone already."""
+    program = """
+import os, signal
+from moe_jax import command
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+        print("sent", flush=True)
+
+signal.last = Last()
+command.end(lambda argv: 3, [])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "sent\n", "")
+
+
 def test_how_a_verb_ends_is_its_exit_code(capsys):
     def raising(e):
         def main(argv):

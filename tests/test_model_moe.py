@@ -127,8 +127,8 @@ def test_uneven_loads_are_the_oracle(router, kind, dispatch):
 @pytest.mark.parametrize("dispatch", [("moe.dispatch=slots",), ("moe.dispatch=dropless", "moe.capacity_factor=64")])
 def test_4096_experts_of_width_one_are_the_oracle(dispatch):
     """4 d / 64 = 1, where d is 16; a token takes 64 of them, a device holds 512."""
-    many = ("moe.expansion_rate=64", "moe.granularity=64", "moe.group_sequences=16")
-    _, (params, _) = compare((*many, *dispatch), expert=8 if "moe.dispatch=dropless" in dispatch else 1)
+    many = ("moe.expansion_rate=64", "moe.granularity=64", "moe.capacity_factor=5")
+    _, (params, _) = compare((*many, *dispatch), expert=8)
     assert params["w_in_Exdxf"].shape == (4096, 16, 1)
 
 

@@ -40,6 +40,6 @@ if __name__ == "__main__":
     counted = watch(operation, next(a for a in argv if a.startswith("--workdir=")).removeprefix("--workdir="))
     from moe_jax import command, train
 
-    code = command.run(train.main, argv)
+    code = command.run(train.main, argv, ends=True)
     print(f"{counted[0]} file operations", flush=True)
     sys.exit(code)
