@@ -1,13 +1,15 @@
 """What a MoE layer costs over its dense twin, forward and backward, on whatever device JAX finds.
 
     python experiments/benchmarks/moe_layer.py                        (two CPU cores: two minutes)
-    python experiments/benchmarks/moe_layer.py --d_model=1024 --tokens=32768 --dtype=bfloat16      (one GPU or TPU chip)
+    XLA_PYTHON_CLIENT_PREALLOCATE=false python experiments/benchmarks/moe_layer.py \
+        --d_model=1024 --tokens=32768 --dtype=bfloat16                (one GPU or TPU chip)
     python experiments/benchmarks/moe_layer.py --activation=swiglu    (with the peer: pip install '.[bench]')
 
 The twin has the same active width, so its FLOPs are those of the experts at capacity 1. Everything of a row is timed in
 turn, repeat by repeat, so that a busy machine slows all alike; a ratio is the median over repeats. Routing is exactly
 balanced (token t takes the t-th k experts, round and round) or skewed (expert e's logit is lower by skew · ln(e + 1)),
-by inputs and router weights alone: the layer is the one that trains. The peer is OLMoE's layer of Hugging Face
+by inputs and router weights alone: the layer is the one that trains. `of peak`: the twin's FLOPs over the time and the
+device's published bf16 rate, where we know it. The peer is OLMoE's layer of Hugging Face
 transformers on torch with its `grouped_mm` experts, which drops nothing and exists gated (swiglu) only.
 """
 
@@ -25,7 +27,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax import configfile, sharding
+from moe_jax import chips, configfile, sharding
 from moe_jax.config import Config, MeshConfig
 from moe_jax.model.layers import FeedForward
 from moe_jax.model.load import max_over_mean
@@ -54,11 +56,12 @@ def main() -> None:
     dispatches = args.dispatch.split(",")
     peer, why_no_peer = find_peer(args)
     device = jax.devices()[0]
-    console = Console(width=140)
+    console = Console(width=180)
+    clock = Clock(args, chips.peak_flops(device.device_kind))
     table = Table(
-        "experts × k", "routing", "dense ms",
-        *(column for name in dispatches for column in (f"{name} ms", "÷ dense", "dropped")), "max / mean load",
-        *(("grouped_mm ms", "÷ dense") if peer else ()),
+        "experts × k", "routing", *clock.headings("dense"),
+        *(column for name in dispatches for column in (*clock.headings(name), "dropped")), "max / mean load",
+        *(clock.headings("grouped_mm") if peer else ()),
         title=f"d {args.d_model}, d_ff {4 * args.d_model}, {args.tokens} tokens, {args.dtype}, {args.activation}, "
         f"capacity {args.capacity:g}, on {device.device_kind}, jax {jax.__version__}",
     )  # fmt: skip
@@ -74,12 +77,13 @@ def main() -> None:
             if peer:
                 steps["peer"] = peer(c, x_BxSxd, router_dxE)
             seconds = interleaved(steps, args.repeats)
-            cells = [f"{n_experts} × {k}", routing, f"{1e3 * statistics.median(seconds['dense']):.1f}"]
+            cells = [f"{n_experts} × {k}", routing, *clock.cells(seconds, "dense")]
             for name in dispatches:
-                cells += [*timing(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
+                cells += [*clock.cells(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
             cells.append(f"{max_over_mean(seen[dispatches[0]]['load_E']):.1f}")
-            table.add_row(*cells, *(timing(seconds, "peer") if peer else ()))
-            Console(stderr=True).print(*cells, *(timing(seconds, "peer") if peer else ()))  # the table comes at the end
+            cells += clock.cells(seconds, "peer") if peer else ()
+            table.add_row(*cells)
+            Console(stderr=True).print(*cells)  # the table comes at the end
     console.print(table)
     if why_no_peer:
         console.print(why_no_peer)
@@ -202,9 +206,27 @@ def interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-def timing(seconds: dict[str, list[float]], name: str) -> tuple[str, str]:
-    ratios = [a / b for a, b in zip(seconds[name], seconds["dense"], strict=True)]
-    return f"{1e3 * statistics.median(seconds[name]):.1f}", f"{statistics.median(ratios):.2f}"
+class Clock:
+    """The columns of what is timed: milliseconds, times the dense twin's, share of the device's rate."""
+
+    def __init__(self, args: argparse.Namespace, peak_flops: float | None):
+        matrices = 3 if args.activation == "swiglu" else 2
+        self._flops = 3 * 2 * args.tokens * args.d_model * 4 * args.d_model * matrices
+        self._peak_flops = peak_flops if args.dtype == "bfloat16" else None
+
+    def headings(self, name: str) -> list[str]:
+        ratio = [] if name == "dense" else ["÷ dense"]
+        return [f"{name} ms", *ratio, *(["of peak"] if self._peak_flops else [])]
+
+    def cells(self, seconds: dict[str, list[float]], name: str) -> list[str]:
+        middle = statistics.median(seconds[name])
+        cells = [f"{1e3 * middle:.1f}"]
+        if name != "dense":
+            ratios = [a / b for a, b in zip(seconds[name], seconds["dense"], strict=True)]
+            cells.append(f"{statistics.median(ratios):.2f}")
+        if self._peak_flops:
+            cells.append(f"{100 * self._flops / middle / self._peak_flops:.0f}%")
+        return cells
 
 
 if __name__ == "__main__":

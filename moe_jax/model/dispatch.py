@@ -42,7 +42,7 @@ def slots(x_GxTxd: jax.Array, slots: Slots, experts: Experts, expert_parallel: i
     return y_Nxd.reshape(G, T, d).astype(x_GxTxd.dtype)
 
 
-def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parallel: int) -> jax.Array:
+def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parallel: int, chunk_rows: int) -> jax.Array:
     """y_GxTxd: the weighted sum of all experts that each token chose. `experts` are those that this device holds."""
     G, T, d = x_GxTxd.shape
     n_local = len(experts.w_out_Exfxd)
@@ -51,7 +51,7 @@ def dropless(x_GxTxd: jax.Array, choice: Choice, experts: Experts, expert_parall
     rows = block_rows(A, n_local * expert_parallel)
     assignment_BxS, expert_B, used = _blocks(expert_NxK.reshape(A), n_local, rows)
     weight_BxS = take(weight_NxK.reshape(A), assignment_BxS)
-    y_Nxd = streamed_blocks(x_Nxd, assignment_BxS // K, weight_BxS, experts, expert_B, used)
+    y_Nxd = streamed_blocks(chunk_rows, x_Nxd, assignment_BxS // K, weight_BxS, experts, expert_B, used)
     return _back_to_the_row(y_Nxd, expert_parallel).reshape(G, T, d).astype(x_GxTxd.dtype)
 
 

@@ -25,6 +25,7 @@ from moe_jax.model import dispatch, grouped, routing
 from moe_jax.model.experts import Experts
 from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
 from moe_jax.model.remat import keep
+from moe_jax.model.streaming import ACCELERATOR_CHUNK_ROWS, CHUNK_ROWS
 from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
@@ -121,13 +122,14 @@ class MoeLayer(nnx.Module):
         logits_GxTxE = self._logits(x_GxTxd, router_dxE)
         experts = _of_each_device(experts, cut)
         expert_parallel = self.layout.size(EXPERT)
+        on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
         if moe.dispatch == "dropless":
             choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax, bias_E)
-            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel)
+            rows = CHUNK_ROWS if on_cpu else ACCELERATOR_CHUNK_ROWS
+            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel, rows)
         else:
             slots, seen = routing.route(moe, logits_GxTxE, capacity, bias_E)
             if moe.dispatch == "slots":
-                on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
                 y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, expert_parallel, stream=on_cpu)
             else:
                 y_GxTxd = dispatch.dense(x_GxTxd, slots, experts)

@@ -2,13 +2,15 @@
 
 On a CPU, memory that is touched for the first time costs more than the arithmetic (a page fault every 4 KB), and a
 scatter-add is a loop over rows in cache. So a chunk's rows are gathered, multiplied and added to the sum, chunk after
-chunk. Only the hidden values are kept, as many as the dense twin's; rows are gathered again in the backward pass.
+chunk. Only the hidden values are kept, as many as the dense twin's; rows are gathered again in the backward pass. On
+other devices few large chunks keep the device busy; each reads its experts' matrices into a buffer of its own.
 
     N  tokens                  E  experts               S  rows of an expert, or of a block
     d  d_model                 B  blocks, each of one expert's rows
     n  chunks
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from moe_jax.model.experts import Experts, hidden, output
 from moe_jax.model.gathers import take
 
 CHUNK_ROWS = 1024  # they and their hidden values fit a core's cache at d of a few hundred
+ACCELERATOR_CHUNK_ROWS = 16384
 
 
 @jax.custom_vjp
@@ -53,8 +56,9 @@ def _streamed_bwd(saved, d_y_Nxd):
 streamed.defvjp(_streamed_fwd, _streamed_bwd)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def streamed_blocks(
+    chunk_rows: int,
     x_Nxd: jax.Array,
     token_BxS: jax.Array,
     weight_BxS: jax.Array,
@@ -63,11 +67,11 @@ def streamed_blocks(
     used: jax.Array,
 ) -> jax.Array:
     """As `streamed`, of blocks whose experts are expert_B; blocks from `used` on are empty and cost nothing."""
-    return _streamed_blocks_fwd(x_Nxd, token_BxS, weight_BxS, experts, expert_B, used)[0]
+    return _streamed_blocks_fwd(chunk_rows, x_Nxd, token_BxS, weight_BxS, experts, expert_B, used)[0]
 
 
-def _streamed_blocks_fwd(x_Nxd, token_BxS, weight_BxS, experts, expert_B, used):
-    parts = _block_chunks(token_BxS, weight_BxS, expert_B, len(x_Nxd))
+def _streamed_blocks_fwd(chunk_rows, x_Nxd, token_BxS, weight_BxS, experts, expert_B, used):
+    parts = _block_chunks(chunk_rows, token_BxS, weight_BxS, expert_B, len(x_Nxd))
 
     def chunk(i, carry):
         y_Nxd, all_h = carry
@@ -83,10 +87,10 @@ def _streamed_blocks_fwd(x_Nxd, token_BxS, weight_BxS, experts, expert_B, used):
     return y_Nxd, (x_Nxd, token_BxS, weight_BxS, experts, expert_B, used, all_h)
 
 
-def _streamed_blocks_bwd(saved, d_y_Nxd):
+def _streamed_blocks_bwd(chunk_rows, saved, d_y_Nxd):
     x_Nxd, token_BxS, weight_BxS, experts, expert_B, used, all_h = saved
     d_y_Nxd = d_y_Nxd.astype(x_Nxd.dtype)
-    parts = _block_chunks(token_BxS, weight_BxS, expert_B, len(x_Nxd))
+    parts = _block_chunks(chunk_rows, token_BxS, weight_BxS, expert_B, len(x_Nxd))
 
     def chunk(i, carry):
         d_x_Nxd, d_weight, d_experts = carry
@@ -135,10 +139,10 @@ def _chunks(arrays: Any, shape: tuple[int, int]) -> Any:
     return jax.tree.map(lambda a: a.reshape(E // size, size, *a.shape[1:]), arrays)
 
 
-def _block_chunks(token_BxS, weight_BxS, expert_B, N: int):
+def _block_chunks(chunk_rows: int, token_BxS, weight_BxS, expert_B, N: int):
     """(token, weight, expert) as (chunks, blocks of a chunk, …), filled up with empty blocks."""
     B, S = token_BxS.shape
-    size = max(CHUNK_ROWS // S, 1)
+    size = max(min(chunk_rows // S, B), 1)
     more = -B % size
     token_BxS = jnp.pad(token_BxS, ((0, more), (0, 0)), constant_values=N)
     weight_BxS, expert_B = jnp.pad(weight_BxS, ((0, more), (0, 0))), jnp.pad(expert_B, (0, more))
