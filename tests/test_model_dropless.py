@@ -25,6 +25,18 @@ def test_dropless_is_the_oracle(overrides):
     assert compare((*ROOM, *overrides))[0]["dropped_fraction"] == 0
 
 
+def test_dropless_is_the_oracle_as_on_an_accelerator(monkeypatch):
+    dropless = dispatch.dropless
+    monkeypatch.setattr(dispatch, "dropless", lambda *a: dropless(*a[:-1], on_cpu=False))
+    compare(ROOM)
+
+
+def test_dropless_is_the_oracle_in_many_chunks(monkeypatch):
+    """Of two blocks, the last of them partly empty."""
+    monkeypatch.setattr(dispatch, "CHUNK_ROWS", 64)
+    compare(ROOM)
+
+
 def test_dropless_is_the_oracle_in_bfloat16():
     """Weights and activations are rounded to 8 bits, and the two ways add up in different orders."""
     compare((*ROOM, "model.compute_dtype=bfloat16"), bound=2e-2)

@@ -25,7 +25,6 @@ from moe_jax.model import dispatch, grouped, routing
 from moe_jax.model.experts import Experts
 from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
 from moe_jax.model.remat import keep
-from moe_jax.model.streaming import ACCELERATOR_CHUNK_ROWS, CHUNK_ROWS
 from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
@@ -125,8 +124,7 @@ class MoeLayer(nnx.Module):
         on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
         if moe.dispatch == "dropless":
             choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax, bias_E)
-            rows = CHUNK_ROWS if on_cpu else ACCELERATOR_CHUNK_ROWS
-            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel, rows)
+            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel, on_cpu)
         else:
             slots, seen = routing.route(moe, logits_GxTxE, capacity, bias_E)
             if moe.dispatch == "slots":
