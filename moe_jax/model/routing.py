@@ -6,6 +6,8 @@ A  assignments of a group, T·K, token-major
 C  slots of an expert for one group: its capacity
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -173,12 +175,18 @@ def expert_choice(logits_GxTxE: jax.Array, capacity: int, softmax: str) -> tuple
 
 
 def _distribution(logits_GxTxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(lse_GxT, share_GxE, entropy_G): of the softmax over experts its logsumexp, its mean over tokens, its entropy."""
-    lse_GxT = jax.nn.logsumexp(logits_GxTxE, axis=-1)
-    p_GxTxE = jnp.exp(logits_GxTxE - lse_GxT[..., None])
-    # Tokens first: XLA:CPU adds up exp() along the last axis a number at a time, ten times as slowly.
-    cross_G = (p_GxTxE * logits_GxTxE).mean(1).sum(-1)
-    return lse_GxT, p_GxTxE.mean(1), lse_GxT.mean(-1) - cross_G
+    """(lse_GxT, share_GxE, entropy_G): of the softmax over experts its logsumexp, its mean over tokens, its entropy.
+
+    By products: XLA:CPU adds up exp() a number at a time where it fuses the two, forty times as slowly."""
+    T = logits_GxTxE.shape[1]
+    max_GxT = jax.lax.stop_gradient(logits_GxTxE.max(-1))
+    exp_GxTxE = jnp.exp(logits_GxTxE - max_GxT[..., None])
+    product = functools.partial(jnp.einsum, precision="highest")
+    sum_GxT = product("GTE,E->GT", exp_GxTxE, jnp.ones_like(logits_GxTxE[0, 0]))
+    lse_GxT = max_GxT + jnp.log(sum_GxT)
+    share_GxE = product("GT,GTE->GE", 1 / (T * sum_GxT), exp_GxTxE)
+    mean_logit_GxT = product("GTE,GTE->GT", exp_GxTxE, logits_GxTxE) / sum_GxT
+    return lse_GxT, share_GxE, (lse_GxT - mean_logit_GxT).mean(-1)
 
 
 def combine_weights(slots: Slots, T: int) -> jax.Array:
