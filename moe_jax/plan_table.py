@@ -123,7 +123,9 @@ def _step_words(summed: dict[str, Any], rows: Sequence[Row], rates: Rates, grid:
     other = {r["name"]: _flags(r, run.config) for r, run in zip(rows, grid.runs, strict=True) if r["fits"]}
     said += _by_reason("not as in the config:", {name: flags for name, flags in other.items() if flags})
     if summed["chip_hours"] is not None:
-        rate = "at the least" if rates.efficiency == 1 else f"at {rates.efficiency:.0%} of the rooflines' rate"
+        rate = (
+            "at the rooflines' rate" if rates.efficiency == 1 else f"at {rates.efficiency:.0%} of the rooflines' rate"
+        )
         longest = max(r["hours"] for r in rows if r["fits"])
         price = "" if summed["price"] is None else f", price {summed['price']:,.2f}"
         said.append(
