@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from moe_jax import errors, jobs
 from moe_jax.jobs import Job
+from moe_jax.launchers.remaining import seconds_left
 from moe_jax.progress import Display, describe
 from moe_jax.tables import duration, number
 from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
@@ -36,6 +37,7 @@ class _Child:
     log: IO[bytes]
     log_path: Path
     attempts_before: list[int]  # in each folder
+    started_at: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class LocalLauncher:
@@ -46,9 +48,10 @@ class LocalLauncher:
         self._jobs = _jobs_of(workdir, runs)
         self._left: list[Job] = []  # not done, not tried
         self._children: list[_Child] = []
-        self._tried: set[str] = set()
+        self._took: list[
+            tuple[float, float]
+        ] = []  # (FLOPs, seconds) of jobs that trained from their first step to the last
         self._failed: dict[str, str] = {}  # trunk -> why
-        self._started_at = time.monotonic()
 
     def go(self) -> list[RunState]:
         """Every job that is not done is started once. Gives the runs' states in the end.
@@ -70,7 +73,6 @@ class LocalLauncher:
 
     def _loop(self) -> list[RunState]:
         states = {run.name: self._state(run) for job in self._jobs for run in job.runs}
-        at_start = self._with_result(states)
         self._left = [job for job in self._jobs if not self._done(job, states)]
         looked = -_LOOK_SECONDS
         while self._left or self._children:
@@ -79,7 +81,7 @@ class LocalLauncher:
             if len(self._children) < self._at_once and (ended or time.monotonic() - looked >= _LOOK_SECONDS):
                 self._start_some(states)
                 looked = time.monotonic()
-            self._show(states, at_start)
+            self._show(states)
             time.sleep(_POLL_SECONDS)
         return self._states()
 
@@ -122,7 +124,6 @@ class LocalLauncher:
         return dataclasses.replace(state, sentence=f"waits for its trunk {job.waits_for}, which failed: {why}")
 
     def _start(self, job: Job, folders: list[RunDir]) -> None:
-        self._tried.add(job.name)
         for folder in folders:
             folder.create()
         attempts_before = [len(folder.attempts()) for folder in folders]
@@ -147,6 +148,8 @@ class LocalLauncher:
         for child, code in ended:
             self._children.remove(child)
             self._display.remove(child.job.name)
+            if code == errors.DONE and not any(child.attempts_before):
+                self._took.append((child.job.train_flops, time.monotonic() - child.started_at))
             for state in self._ended(child, code):
                 if not child.job.is_trunk:
                     states[state.name] = state
@@ -179,33 +182,25 @@ class LocalLauncher:
             attempt = folder.begin_attempt()  # it ended before it could say that it began
         folder.end_attempt(attempt, code, _last_words(child.log_path) or f"ended with code {code}")
 
-    def _show(self, states: dict[str, RunState], at_start: int) -> None:
+    def _show(self, states: dict[str, RunState]) -> None:
         for child in self._children:
             self._display.update(child.job.name, _step(child), child.job.last_step, describe(_beat(child)))
         done = self._with_result(states)
         failed = sum(s.state == "failed" for s in states.values()) + len(self._failed)
-        self._display.update(
-            "grid", done, len(self._runs), self._remaining(states, done > at_start, failed), now=done == len(self._runs)
-        )
+        self._display.update("grid", done, len(self._runs), self._remaining(failed), now=done == len(self._runs))
 
     def _with_result(self, states: dict[str, RunState]) -> int:
         return sum(states[run.name].result is not None for run in self._runs)
 
-    def _remaining(self, states: dict[str, RunState], new: bool, failed: int) -> str:
-        """Time left by FLOPs, the only thing that is known of runs that have not begun."""
+    def _remaining(self, failed: int) -> str:
         text = f"runs done{f', {failed} failed' if failed else ''}"
-        if not new:
+        if not self._took:
             return text
-        running = {child.job.name: child for child in self._children}
-        done_flops, left_flops = 0.0, sum(job.train_flops for job in self._left)
-        for job in self._jobs:
-            if job.name in running:
-                share = (_step(running[job.name]) - job.first_step) / (job.last_step - job.first_step)
-                left_flops += job.train_flops * (1 - min(max(share, 0.0), 1.0))
-            elif job.name in self._tried:
-                done_flops += job.train_flops
-        seconds = time.monotonic() - self._started_at
-        return f"{text}, about {duration(seconds * left_flops / done_flops)} left" if done_flops else text
+        left = [(job.train_flops, 1.0) for job in self._left]
+        for child in self._children:
+            done = (_step(child) - child.job.first_step) / (child.job.last_step - child.job.first_step)
+            left.append((child.job.train_flops, 1 - min(max(done, 0.0), 1.0)))
+        return f"{text}, about {duration(seconds_left(self._took, left, self._at_once))} left"
 
     def _stop_children(self) -> None:
         for child in self._children:
