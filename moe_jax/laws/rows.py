@@ -68,7 +68,7 @@ def read(path) -> tuple[pd.DataFrame, str]:
     try:
         table = pd.read_csv(io.BytesIO(content), skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise errors.UserError(f"{path} is not a readable CSV: {e}") from e
+        raise errors.UserError(f"{path} is not a readable CSV: {str(e).strip()}") from e
     return table, hashlib.sha256(content).hexdigest()
 
 
