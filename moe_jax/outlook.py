@@ -98,7 +98,10 @@ def trunk_saving(runs: tuple[PlannedRun, ...]) -> Saving | None:
     A grid with another schedule is taken with wsd: its shortest warm-up for all, the last tenth of each D a decay."""
     if any(run.config.optim.schedule != "wsd" for run in runs):
         warmup = min(run.config.warmup_steps * run.config.batch_tokens for run in runs)
-        runs = tuple(dataclasses.replace(run, config=_with_wsd(run.config, warmup)) for run in runs)
+        try:
+            runs = tuple(dataclasses.replace(run, config=_with_wsd(run.config, warmup)) for run in runs)
+        except UserError:  # too short for a warm-up and a decay
+            return None
     saving = jobs.saving(runs)
     return saving if saving.trunks else None
 

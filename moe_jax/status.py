@@ -147,8 +147,9 @@ def table(snap: Snapshot, *, urgent_first: bool = False) -> tables.Table:
     rows = [
         (
             line.name + (" (trunk)" if line.kind == "trunk" else ""), _state_words(line),
-            f"{line.step:,}/{line.steps:,}", f"{100 * line.step / line.steps:.0f}", tables.fixed(line.train_loss, 4),
-            tables.fixed(line.eval_loss, 4), tables.short(line.tokens_per_second), tables.duration(line.seconds_left),
+            f"{line.step:,}/{line.steps:,}", f"{100 * line.step / max(1, line.steps):.0f}",
+            tables.fixed(line.train_loss, 4), tables.fixed(line.eval_loss, 4),
+            tables.short(line.tokens_per_second), tables.duration(line.seconds_left),
             str(line.attempts), _last_seen(line), line.job or "–",
         )
         for line in lines

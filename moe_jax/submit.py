@@ -185,7 +185,11 @@ def _confirm(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("nobody can be asked here (standard input is no terminal); --yes submits without asking")
-    if input("Submit? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input("Submit? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise Stopped("nothing was submitted")
 
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
-    processes.check_same(" ".join(config_args) or flags.run or flags.trunk)
+    processes.check_same(" ".join(config_args) or flags.run or flags.trunk or flags.pack)
     trunk = None
     if config_args:
         file = configfile.load(config_args)

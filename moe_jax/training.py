@@ -63,7 +63,11 @@ def train(
     def run(batches: Batches, mesh: Any, attempt: Attempt) -> Training:
         return Training(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
 
-    return _go(planned, folder, store, options, lambda: finished(folder, options.say), run)
+    def result() -> dict[str, Any] | None:
+        refuse_another(planned, folder)
+        return finished(folder, options.say)
+
+    return _go(planned, folder, store, options, result, run)
 
 
 def train_trunk(
@@ -134,6 +138,19 @@ def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
         if run.writes:
             with contextlib.suppress(OSError):  # a full disk has been said already
                 run.folder.end_attempt(attempt.number, code, sentence, attempt.token)
+
+
+def refuse_another(planned: PlannedRun, folder: RunDir) -> None:
+    """UserError where the folder holds a run of another config, as where its sweep.json was deleted."""
+    try:
+        made = (folder.run() or {}).get("config_hash")
+    except files.DamagedFile:
+        return
+    if made not in (None, planned.config_hash) and (folder.result_path.exists() or folder.saved_steps()):
+        raise errors.UserError(
+            f"{planned.name}: {folder.path} holds a run of another config (config_hash {made}, not "
+            f"{planned.config_hash}); choose another workdir, or move that folder away"
+        )
 
 
 def begin_attempt(folder: RunDir) -> Attempt:

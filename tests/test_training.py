@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from moe_jax import configfile, errors, planning, training
+from moe_jax import command, configfile, errors, planning, train, training
 from moe_jax.workdir import Workdir
 from tests import benchmarks
 from tests.conftest import ROOT, child_environment
@@ -266,3 +266,13 @@ def test_a_later_start_takes_the_run(undisturbed, flags, tmp_path):
     folder, _ = go(flags, tmp_path)
     assert outcome(folder) == outcome(undisturbed)
     assert [a.get("exit_code") for a in folder.attempts()] == [errors.BAD_INPUT, None, 0]
+
+
+def test_a_folder_of_another_config_is_refused(byte_store, tmp_path):
+    """Where its sweep.json was deleted: names do not carry the learning rate."""
+    flags = ["--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--workdir={tmp_path}"]
+    assert command.run(train.main, flags) == errors.DONE
+    (tmp_path / "sweep.json").unlink()
+    results = [p.read_bytes() for p in tmp_path.glob("runs/*/result.json")]
+    assert command.run(train.main, [*flags, "--config.optim.learning_rate=1e-5"]) == errors.BAD_INPUT
+    assert [p.read_bytes() for p in tmp_path.glob("runs/*/result.json")] == results

@@ -260,5 +260,6 @@ class _AskedError(Exception):
 
 
 def _stop(number: int, frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough; the children are being stopped
+    for other in (signal.SIGTERM, signal.SIGINT):  # once is enough; the children are being stopped
+        signal.signal(other, signal.SIG_IGN)
     raise _AskedError
