@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from moe_jax import command, errors, files, results, tables
 from moe_jax.errors import UserError, WorkFailed
+from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.results import Row
-from moe_jax.workdir import Manifest, PlannedRun, Workdir, state_of
+from moe_jax.runstate import state_of
+from moe_jax.workdir import Workdir
 
 # Files are small and gs:// answers in tens of milliseconds, so what counts is how many reads are under way.
 READERS = 64
@@ -20,7 +22,7 @@ class LeftOut:
     """A run of the manifest without a row."""
 
     name: str
-    state: str  # of workdir.STATES, or "other config"
+    state: str  # of runstate.STATES, or "other config"
     why: str
     damaged: bool
 

@@ -56,7 +56,7 @@ class Curve:
     G: float | None
     tokens: np.ndarray
     losses: np.ndarray
-    state: str  # of workdir.STATES
+    state: str  # of runstate.STATES
     eval_loss: float | None  # of a finished run
 
 

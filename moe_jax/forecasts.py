@@ -10,10 +10,10 @@ from moe_jax import compiles, plan_rows, tables
 from moe_jax.compiles import Compiles
 from moe_jax.errors import Stopped, UserError
 from moe_jax.forecast import Forecast, Target, forecast
+from moe_jax.manifest import PlannedRun
 from moe_jax.plan_rows import Rates, Row
 from moe_jax.progress import Display
 from moe_jax.step_shapes import StepShape
-from moe_jax.workdir import PlannedRun
 
 _POLL_SECONDS = 0.2  # between looks at the signals
 

@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from moe_jax import config as config_lib
 from moe_jax import errors
 from moe_jax.errors import UserError
+from moe_jax.manifest import PlannedRun
 from moe_jax.naming import trunk_name
-from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
+from moe_jax.rundir import RunDir
+from moe_jax.runstate import RunState, state_of
+from moe_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +204,7 @@ def _flops(run: PlannedRun, steps: int) -> float:
 
 
 def trunk_state(trunk: Trunk, workdir: Workdir, now: float) -> RunState:
-    """As workdir.state_of: `done` when all is saved that its branches need."""
+    """As runstate.state_of: `done` when all is saved that its branches need."""
     folder = workdir.trunk_dir(trunk.name)
     seen = dataclasses.replace(state_of(trunk.planned, folder, now), steps=trunk.points[-1])
     if max(folder.saved_steps(), default=0) >= trunk.end(workdir):

@@ -16,8 +16,8 @@ from moe_jax.checkpoint import Checkpoints
 from moe_jax.config import Config
 from moe_jax.errors import UserError
 from moe_jax.model.transformer import Transformer
+from moe_jax.rundir import RunDir
 from moe_jax.trainer import Trainer, TrainState
-from moe_jax.workdir import RunDir
 
 
 class Loaded(NamedTuple):

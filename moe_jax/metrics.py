@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from moe_jax.errors import UserError
+from moe_jax.rundir import RunDir
 from moe_jax.sinks import Sink
-from moe_jax.workdir import RunDir
 
 FLUSH_SECONDS = 30.0
 TIMES = ("train", "eval", "checkpoint", "compile", "data")

@@ -13,7 +13,7 @@ from moe_jax.data.batches import Batches
 from moe_jax.data.store import MissingStore, Store
 from moe_jax.errors import UserError
 from moe_jax.jobs import Saving
-from moe_jax.workdir import PlannedRun, StoreIdentity, plan_runs
+from moe_jax.manifest import PlannedRun, StoreIdentity, plan_runs
 
 DECAY_FRACTION = 0.1  # (ours) of the wsd that a cosine grid is compared with
 

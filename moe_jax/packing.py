@@ -21,10 +21,11 @@ from moe_jax import optim, sharding, training, windows
 from moe_jax.data.prefetch import Prefetcher
 from moe_jax.data.store import Store
 from moe_jax.errors import UserError
+from moe_jax.manifest import PlannedRun, StoreIdentity
 from moe_jax.stopping import StopRequest
 from moe_jax.trainer import Trainer, TrainState
 from moe_jax.training import NotFiniteError, Options, Training
-from moe_jax.workdir import PlannedRun, StoreIdentity, Workdir
+from moe_jax.workdir import Workdir
 
 
 class Pack:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from moe_jax import jobs, results
+from moe_jax.manifest import PlannedRun
 from moe_jax.outlook import Outlook
-from moe_jax.workdir import PlannedRun
 
 Row = dict[str, Any]
 

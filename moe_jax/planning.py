@@ -8,7 +8,8 @@ from moe_jax.configfile import ConfigFile
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
 from moe_jax.grid import Run
-from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs
+from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
+from moe_jax.workdir import Workdir
 
 
 def open_configs_store(file: ConfigFile) -> Store:

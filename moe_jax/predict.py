@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _planned(config_args: Sequence[str], workdir: str | None):
     from moe_jax import grid, planning
-    from moe_jax.workdir import StoreIdentity, Workdir, plan_runs
+    from moe_jax.manifest import StoreIdentity, plan_runs
+    from moe_jax.workdir import Workdir
 
     if workdir:
         return Workdir(workdir).existing_manifest().runs
@@ -64,7 +65,8 @@ def _planned(config_args: Sequence[str], workdir: str | None):
 
 def _states(workdir: str | None, runs) -> list[str]:
     """What each run is now; without a sweep's folder, planned."""
-    from moe_jax.workdir import Workdir, state_of
+    from moe_jax.runstate import state_of
+    from moe_jax.workdir import Workdir
 
     if not workdir:
         return ["planned"] * len(runs)

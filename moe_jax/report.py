@@ -30,11 +30,12 @@ from moe_jax.figures import Curve
 from moe_jax.findings import Cell
 from moe_jax.fitcheck import CheckedLaw
 from moe_jax.html import Html, h
+from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.predictions import Checked
 from moe_jax.results import Row
 from moe_jax.status import Snapshot
 from moe_jax.tables import number
-from moe_jax.workdir import Manifest, PlannedRun, Workdir
+from moe_jax.workdir import Workdir
 
 _CURVES = 60  # runs whose loss curves are drawn
 _POINTS = 400  # of a curve

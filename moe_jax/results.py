@@ -11,8 +11,9 @@ from typing import Any
 from etils import epath
 
 from moe_jax.files import DamagedFile
+from moe_jax.manifest import PlannedRun
+from moe_jax.rundir import RunDir
 from moe_jax.tables import number
-from moe_jax.workdir import PlannedRun, RunDir
 
 COLUMNS = (
     "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "expansion_rate",

@@ -11,11 +11,11 @@ from moe_jax import findings
 from moe_jax.findings import Cell
 from moe_jax.fitcheck import CheckedLaw
 from moe_jax.html import Html, bullets, h, join, table
+from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.predictions import Checked, say
 from moe_jax.results import Row
 from moe_jax.status import Line, Snapshot
 from moe_jax.tables import count, duration, fixed, number, one_line, percent, short
-from moe_jax.workdir import Manifest, PlannedRun
 
 _TABLE_ROWS = 500  # of a page's table; all runs are in results.csv
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "omega": "ω", "zeta": "ζ", "lambda": "λ"}

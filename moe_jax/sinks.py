@@ -5,7 +5,7 @@ import tempfile
 from typing import Any, Protocol
 
 from moe_jax.errors import UserError
-from moe_jax.workdir import RunDir
+from moe_jax.rundir import RunDir
 
 
 class Sink(Protocol):

@@ -15,8 +15,9 @@ from typing import Any
 from moe_jax import command, errors, jobs, submission, tables
 from moe_jax.collect import READERS
 from moe_jax.jobs import Job
+from moe_jax.runstate import STALE_SECONDS, STATES, state_of
 from moe_jax.tables import number
-from moe_jax.workdir import STALE_SECONDS, STATES, Workdir, state_of
+from moe_jax.workdir import Workdir
 
 _STYLES = {"running": "cyan", "done": "green", "queued": "dim", "stale": "yellow"}  # the others are red
 # Where there are more runs than lines, what goes on or needs somebody is on top.
@@ -31,7 +32,7 @@ class Line:
     name: str
     kind: str  # run | trunk, which has no result of its own
     job: str | None  # its launcher's name for it, where it was submitted
-    state: str  # of workdir.STATES
+    state: str  # of runstate.STATES
     phase: str | None  # of a running one: compile, train, evaluate, …
     step: int
     steps: int  # a branch's from the beginning of its trunk

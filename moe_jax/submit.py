@@ -15,7 +15,8 @@ from moe_jax.tables import count, one_line
 
 if TYPE_CHECKING:
     from moe_jax.launchers.remote import Launcher, Place
-    from moe_jax.workdir import Manifest, Workdir
+    from moe_jax.manifest import Manifest
+    from moe_jax.workdir import Workdir
 
 DESCRIPTION = """Gives every run of a config's grid that has no result yet to a launcher, one job a run, or a trunk with
 its branches. Runs that are done or diverged are left alone, and so is what was submitted before: the same command again

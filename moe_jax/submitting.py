@@ -12,9 +12,11 @@ from moe_jax.errors import UserError, WorkFailed
 from moe_jax.jobs import Job
 from moe_jax.launchers import remote
 from moe_jax.launchers.remote import Launcher
+from moe_jax.manifest import Manifest
+from moe_jax.runstate import state_of
 from moe_jax.submission import SUBMITTING, Record, Submission, Ticket, ticket
 from moe_jax.tables import one_line
-from moe_jax.workdir import Manifest, Workdir, state_of
+from moe_jax.workdir import Workdir
 
 Say = Callable[[str], None]
 
@@ -28,7 +30,7 @@ class JobState:
     """What the files of a job's runs say."""
 
     job: Job
-    state: str  # of workdir.STATES
+    state: str  # of runstate.STATES
     open_runs: tuple[str, ...]  # without a result
     sentence: str
 

@@ -8,7 +8,8 @@ from moe_jax import command, configfile, errors
 from moe_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from moe_jax.workdir import RunState, Workdir
+    from moe_jax.runstate import RunState
+    from moe_jax.workdir import Workdir
 
 DESCRIPTION = """Trains every run of a config's grid that has no result yet, each in a process of its own.
 Stopped at any moment and started again with the same flags, it goes on where it was. A grid that contains the workdir's

@@ -25,10 +25,12 @@ from moe_jax.data.batches import Batches
 from moe_jax.data.prefetch import Prefetcher
 from moe_jax.data.store import Store
 from moe_jax.jobs import Trunk
+from moe_jax.manifest import PlannedRun, StoreIdentity
 from moe_jax.metrics import Recorder
+from moe_jax.rundir import RunDir
 from moe_jax.stopping import StopRequest
 from moe_jax.trainer import Trainer, TrainState, window_means
-from moe_jax.workdir import PlannedRun, RunDir, StoreIdentity, Workdir
+from moe_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from moe_jax import configfile, grid
-from moe_jax.workdir import Manifest, PlannedRun, RunDir, StoreIdentity, Workdir, plan_runs
+from moe_jax.manifest import Manifest, PlannedRun, StoreIdentity, plan_runs
+from moe_jax.rundir import RunDir
+from moe_jax.workdir import Workdir
 
 STORE = StoreIdentity("stores/python_stdlib_byte", "5e" * 32, 256)
 LAW = {"c": 0.8, "g": 0.5, "gamma": 0.6, "a": 9.0, "alpha": 0.2, "b": 60.0, "beta": 0.35}  # nats, at this tiny size

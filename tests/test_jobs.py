@@ -5,7 +5,8 @@ import pytest
 
 from moe_jax import configfile, grid, jobs
 from moe_jax.errors import UserError
-from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs
+from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
+from moe_jax.workdir import Workdir
 
 STORE = StoreIdentity("stores/x", "a" * 64, 259)
 FLAGS = [

@@ -7,8 +7,10 @@ import pytest
 
 from moe_jax import configfile, errors, grid
 from moe_jax.launchers import local
+from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
 from moe_jax.progress import Display
-from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs, state_of
+from moe_jax.runstate import state_of
+from moe_jax.workdir import Workdir
 
 STORE = StoreIdentity("stores/x", "a" * 64, 259)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moe_jax import configfile, counts, grid, jobs
-from moe_jax.workdir import StoreIdentity, plan_runs
+from moe_jax.manifest import StoreIdentity, plan_runs
 
 REFERENCE = Path(os.environ.get("MOE_JAX_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
 

@@ -10,7 +10,8 @@ import pytest
 from moe_jax import collect, command, laws, report, sections
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.html import Html, h, page, table
-from moe_jax.workdir import Manifest, StoreIdentity, Workdir
+from moe_jax.manifest import Manifest, StoreIdentity
+from moe_jax.workdir import Workdir
 from tests import synthetic_sweep as synthetic
 
 SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000, 192_000], granularities=[1, 2])

@@ -11,7 +11,7 @@ import pytest
 
 from moe_jax import jobs, status, submission, submitting, tables
 from moe_jax.errors import UserError
-from moe_jax.workdir import STALE_SECONDS, STATES
+from moe_jax.runstate import STALE_SECONDS, STATES
 from tests import synthetic_sweep as synthetic
 
 HALF = {"step": 20, "tokens": 40_960, "loss": 3.25, "tokens_per_second": 1000.0, "phase": "train", "attempt": 1}

@@ -7,7 +7,9 @@ import pytest
 
 from moe_jax import configfile, files, grid
 from moe_jax.errors import UserError, WorkFailed
-from moe_jax.workdir import Manifest, StoreIdentity, Workdir, plan_runs, state_of
+from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
+from moe_jax.runstate import state_of
+from moe_jax.workdir import Workdir
 
 STORE = StoreIdentity("stores/x", "a" * 64, 259)
 BASE = configfile.load(["--config=configs/common.py"]).base.to_dict()

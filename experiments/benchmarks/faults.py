@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_jax import errors
-from moe_jax.workdir import RunDir, Workdir
+from moe_jax.rundir import RunDir
+from moe_jax.workdir import Workdir
 
 # Times, rates and attempts differ from start to start; nothing else may.
 DIFFERENT = {"tokens_per_second", "wall_seconds", "times", "attempts", "git_commit", "mfu"}

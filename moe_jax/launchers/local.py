@@ -19,9 +19,12 @@ from typing import IO, Any
 from moe_jax import errors, jobs
 from moe_jax.jobs import Job
 from moe_jax.launchers.remaining import seconds_left
+from moe_jax.manifest import PlannedRun
 from moe_jax.progress import Display, describe
+from moe_jax.rundir import RunDir
+from moe_jax.runstate import RunState, state_of
 from moe_jax.tables import duration, number
-from moe_jax.workdir import PlannedRun, RunDir, RunState, Workdir, state_of
+from moe_jax.workdir import Workdir
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0  # between looks at the files of what might be started

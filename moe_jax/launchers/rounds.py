@@ -6,9 +6,11 @@ from moe_jax import jobs as jobs_lib
 from moe_jax.jobs import Trunk
 from moe_jax.launchers import restarts
 from moe_jax.launchers.local import LocalLauncher
+from moe_jax.manifest import PlannedRun
 from moe_jax.progress import Display
+from moe_jax.runstate import RunState
 from moe_jax.tables import count
-from moe_jax.workdir import PlannedRun, RunState, Workdir
+from moe_jax.workdir import Workdir
 
 
 def train(

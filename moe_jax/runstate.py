@@ -1,0 +1,57 @@
+"""How a run stands, from its files alone: on gs:// too, from any machine, while it goes on."""
+
+import dataclasses
+from typing import Any
+
+from moe_jax import files
+from moe_jax.manifest import PlannedRun
+from moe_jax.rundir import RunDir
+from moe_jax.tables import number
+
+STALE_SECONDS = 300  # a run without a sign of life for so long, and without a result, is stale
+STATES = ("queued", "running", "stale", "failed", "diverged", "done", "damaged")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """What the files say of a run now."""
+
+    name: str
+    state: str  # one of STATES
+    step: int
+    steps: int
+    beat: dict[str, Any]  # the newest heartbeat, {} if none
+    result: dict[str, Any] | None
+    attempts: int
+    sentence: str  # the last attempt's last words, or what is wrong
+
+
+def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
+    """Done, running, stale, …: from files alone, so it works on gs:// and while the run goes on."""
+    beat = folder.heartbeat() or {}
+    attempts = folder.attempts()
+    last = attempts[-1] if attempts else {}
+    steps = run.config.steps
+    step = int(number(beat.get("step")) or 0)  # one mangled file must not hide the state of all other runs
+
+    def state(
+        word: str, step: int = step, result: dict[str, Any] | None = None, sentence: str = str(last.get("sentence", ""))
+    ) -> RunState:
+        return RunState(run.name, word, step, steps, beat, result, len(attempts), sentence)
+
+    try:
+        result = folder.result()
+    except files.DamagedFile as e:
+        return state("damaged", sentence=str(e))
+    if result is not None:
+        if result.get("status") not in ("done", "diverged"):
+            return state("damaged", sentence=f"{folder.result_path}: is damaged (no status)")
+        ended = number(result.get("steps"))
+        return state(result["status"], step=steps if ended is None else int(ended), result=result)
+    if not attempts:
+        return state("queued")
+    if "ended" in last:
+        stopped = last.get("exit_code") == 75
+        return state("queued" if stopped else "failed")
+    newest = max(number(beat.get("time")) or 0, number(last.get("began")) or 0)
+    return state("running" if now - newest < STALE_SECONDS else "stale")
