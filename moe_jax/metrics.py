@@ -4,6 +4,7 @@ Object stores cannot append, so metrics.jsonl is written whole: at each checkpoi
 """
 
 import contextlib
+import dataclasses
 import math
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 from moe_jax.errors import UserError
 from moe_jax.rundir import RunDir
 from moe_jax.sinks import Sink
+from moe_jax.tables import number
 
 FLUSH_SECONDS = 30.0
 TIMES = ("train", "eval", "checkpoint", "compile", "data")
@@ -23,34 +25,43 @@ class Times:
     """Seconds by what they were spent on, kept across restarts through the heartbeat. What is nested counts inside
     only."""
 
-    def __init__(self, before: dict[str, Any]):
-        self.seconds = {name: _number(before.get(name)) for name in TIMES}
-        self._stack: list[list[float]] = []
+    def __init__(self, before: Any):
+        """`before` is what the heartbeat holds of them."""
+        known = before if isinstance(before, dict) else {}
+        self._ended = {name: float(number(known.get(name)) or 0) for name in TIMES}
+        self._open: list[_Frame] = []
+        self._lock = threading.Lock()  # the heartbeat's thread reads
 
     @contextlib.contextmanager
     def spent_on(self, name: str) -> Iterator[None]:
-        self._stack.append([time.perf_counter(), 0.0])
+        with self._lock:
+            self._open.append(_Frame(name, time.perf_counter()))
         try:
             yield
         finally:
-            began, inside = self._stack.pop()
-            whole = time.perf_counter() - began
-            self.seconds[name] += whole - inside
-            if self._stack:
-                self._stack[-1][1] += whole
-
-    def move(self, source: str, target: str, seconds: float) -> None:
-        """Takes seconds that were counted as `source` to `target`."""
-        self.seconds[source] -= seconds
-        self.seconds[target] += seconds
+            with self._lock:
+                frame = self._open.pop()
+                whole = time.perf_counter() - frame.began
+                self._ended[name] += whole - frame.inside
+                if self._open:
+                    self._open[-1].inside += whole
 
     @property
-    def total(self) -> float:
-        return sum(self.seconds.values())
+    def seconds(self) -> dict[str, float]:
+        """Up to now: what is under way counts, as it is all that an attempt has that is killed."""
+        with self._lock:
+            seconds, end = dict(self._ended), time.perf_counter()
+            for frame in reversed(self._open):
+                seconds[frame.name] += end - frame.began - frame.inside
+                end = frame.began  # the frame around it has been interrupted since then
+            return seconds
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+@dataclasses.dataclass
+class _Frame:
+    name: str
+    began: float
+    inside: float = 0.0  # seconds of what was nested in it and has ended
 
 
 def _finite(values: dict[str, float | list[float]]) -> dict[str, Any]:
@@ -75,7 +86,7 @@ class Recorder:
         peak is known, is the MFU of one token a second."""
         self._folder, self._writes, self._flush_seconds = folder, writes, flush_seconds
         self._check_owner, self._mfu_of_rate = check_owner, mfu_of_rate
-        self.times = Times((folder.heartbeat() or {}).get("times") or {})
+        self.times = Times((folder.heartbeat() or {}).get("times"))
         self._batch_tokens = batch_tokens
         self._lines: list[dict[str, Any]] = []
         self._beat: dict[str, Any] = {
@@ -100,7 +111,7 @@ class Recorder:
         with self._lock:
             self._lines = [line for line in (trunk or self._folder).read_metrics() if line["step"] < step]
             lost = set(range(0, step, log_every_steps)) - {line["step"] for line in self._lines}
-            loss = self._lines[-1]["loss"] if self._lines else None
+            loss = self._lines[-1].get("loss") if self._lines else None
             self._beat |= {"step": step, "tokens": step * self._batch_tokens, "loss": loss}
         return len(lost)
 
@@ -167,7 +178,7 @@ class Recorder:
         self.check()
         self._check_owner()
         with self._lock:
-            beat, lines = self._beat | {"times": dict(self.times.seconds)}, list(self._lines)
+            beat, lines = self._beat | {"times": self.times.seconds}, list(self._lines)
         self._folder.write_heartbeat(beat)
         if metrics:
             self._folder.write_metrics(lines)

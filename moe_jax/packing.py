@@ -7,6 +7,7 @@ diverges gets its result; its place goes on with numbers that nobody reads, and 
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -62,6 +63,7 @@ def train(
             folder = workdir.run_dir(run.name)
             folder.create()
             stack.enter_context(training.only_one(folder))
+            training.refuse_another(run, folder)
         results = {r.name: training.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
         if None not in results.values():
             return list(results.values())
@@ -145,7 +147,7 @@ class _Packed:
         schedules = jax.tree.map(lambda *x: np.stack(x), *[optim.schedule_of(run.config) for run in self.planned])
         pending: tuple[int, Any] | None = None
         saved_at = time.monotonic()
-        with Prefetcher(self._put, first, last) as prefetched:
+        with Prefetcher(self._put, first, last, functools.partial(self._all_spend, "data")) as prefetched:
             for step, batch in prefetched:
                 with self._all_spend("compile") if step == first else contextlib.nullcontext():
                     state, metrics = self.pack.step(state, batch, schedules)

@@ -7,17 +7,17 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from moe_jax.tables import duration, fixed, short
+from moe_jax.tables import duration, fixed, number, short
 
 LINE_SECONDS = 10.0
 
 
 def describe(beat: dict[str, Any]) -> str:
     """`loss 2.713, 41.2k tokens/s, 12 s left` of a heartbeat; its phase where there is no rate yet."""
-    if beat.get("tokens_per_second") is None:
+    rate, left, loss = (number(beat.get(name)) for name in ("tokens_per_second", "seconds_left", "loss"))
+    if rate is None:
         return str(beat.get("phase", ""))
-    rate, left = beat["tokens_per_second"], beat.get("seconds_left")
-    return f"loss {fixed(beat.get('loss'), 3)}, {short(rate)} tokens/s, {duration(left)} left"
+    return f"loss {fixed(loss, 3)}, {short(rate)} tokens/s, {duration(left)} left"
 
 
 class Display:

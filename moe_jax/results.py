@@ -10,10 +10,10 @@ from typing import Any
 
 from etils import epath
 
+from moe_jax import resultfile
 from moe_jax.files import DamagedFile
 from moe_jax.manifest import PlannedRun
 from moe_jax.rundir import RunDir
-from moe_jax.tables import number
 
 COLUMNS = (
     "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "expansion_rate",
@@ -27,16 +27,7 @@ COLUMNS = (
 # A fit over runs that differ in one of these compares unlike things, so `collect` asks before it mixes them.
 UNMIXED = ("store_sha256", "dispatch", "schedule", "batch_tokens")
 
-_TEXTS = {
-    "name", "status", "router", "dispatch", "schedule", "compute_dtype", "store_sha256", "trunk", "config_hash",
-    "git_commit", "device",
-}  # fmt: skip
-_MEASURED = (
-    "eval_loss", "bits_per_byte", "train_loss", "dropped_fraction", "trunk", "own_tokens", "attempts", "config_hash",
-    "git_commit", "device", "wall_seconds", "mfu",
-)  # fmt: skip
-# What a finished run must have measured for its row to mean anything.
-_REQUIRED = {"done": ("tokens", "eval_loss"), "diverged": ("tokens",)}
+_TEXTS = {"router", "dispatch", "schedule", "compute_dtype", "store_sha256"} | resultfile.TEXTS
 
 Row = dict[str, Any]
 
@@ -48,14 +39,13 @@ def row(run: PlannedRun, folder: RunDir) -> Row | None:
     result = folder.result()
     if result is None:
         return None
-    _check(result, run.name, folder)
     made_on = folder.run()
     store = made_on.get("store") if made_on else None
     if not isinstance(store, dict) or not isinstance(store.get("sha256"), str):
         raise DamagedFile(
             f"{folder.path / 'run.json'}: is missing or damaged, so what the run learned from is not known"
         )
-    values = planned_columns(run) | {column: result.get(column) for column in _MEASURED}
+    values = planned_columns(run) | {column: result.get(column) for column in resultfile.MEASURED}
     values |= {column: result[column] for column in ("name", "status", "tokens")} | {"store_sha256": store["sha256"]}
     # FLOPs are linear in tokens; a diverged run did not train on all that were planned.
     done = result["tokens"] / run.counts["tokens"]
@@ -66,23 +56,6 @@ def row(run: PlannedRun, folder: RunDir) -> Row | None:
 def matches(row: Row, run: PlannedRun) -> bool:
     """Whether the result is that of the manifest's run."""
     return row["config_hash"] == run.config_hash
-
-
-def _check(result: dict[str, Any], name: str, folder: RunDir) -> None:
-    def damaged(what: str) -> DamagedFile:
-        return DamagedFile(f"{folder.result_path}: is damaged ({what})")
-
-    if result.get("name") != name:
-        raise damaged(f"its name is {result.get('name')!r}")
-    if result.get("status") not in _REQUIRED:
-        raise damaged(f"its status is {result.get('status')!r}")
-    for field in _REQUIRED[result["status"]]:
-        if number(result.get(field)) is None:
-            raise damaged(f"{field} is {result.get(field)!r}")
-    for column in _MEASURED:
-        value = result.get(column)
-        if value is not None and (not isinstance(value, str) if column in _TEXTS else number(value) is None):
-            raise damaged(f"{column} is {value!r}")
 
 
 def planned_columns(run: PlannedRun) -> Row:

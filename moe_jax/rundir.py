@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from moe_jax import files
+from moe_jax import files, resultfile
 from moe_jax.errors import UserError, WorkFailed
 
 
@@ -65,11 +65,14 @@ class RunDir:
         return sorted(int(name) for name in names if name.isdecimal())
 
     def result(self) -> dict[str, Any] | None:
-        """result.json, or None. Raises DamagedFile."""
+        """result.json, or None. Raises DamagedFile, also where it is not this run's or has not what a result has."""
         try:
-            return files.read_json(self.result_path)
+            result = files.read_json(self.result_path)
         except FileNotFoundError:
             return None
+        if (what := resultfile.fault(result, self.name)) is not None:
+            raise files.DamagedFile(f"{self.result_path}: is damaged ({what})")
+        return result
 
     def set_damaged_result_aside(self) -> epath.Path:
         aside = self.result_path.with_name(f"result.json.damaged-{int(time.time())}")

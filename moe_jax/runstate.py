@@ -44,10 +44,7 @@ def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
     except files.DamagedFile as e:
         return state("damaged", sentence=str(e))
     if result is not None:
-        if result.get("status") not in ("done", "diverged"):
-            return state("damaged", sentence=f"{folder.result_path}: is damaged (no status)")
-        ended = number(result.get("steps"))
-        return state(result["status"], step=steps if ended is None else int(ended), result=result)
+        return state(result["status"], step=int(result["steps"]), result=result)
     if not attempts:
         return state("queued")
     if "ended" in last:

@@ -80,9 +80,12 @@ def one_line(text: str) -> str:
 
 def number(value: Any) -> float | int | None:
     """`value` where it is a finite number, else None: what a damaged or foreign file holds is not believed."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float can hold
+        return None
 
 
 def short(value: float | None, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ Where a run begins, in order of preference:
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -151,7 +152,8 @@ def refuse_another(planned: PlannedRun, folder: RunDir) -> None:
     if made not in (None, planned.config_hash) and (folder.result_path.exists() or folder.saved_steps()):
         raise errors.UserError(
             f"{planned.name}: {folder.path} holds a run of another config (config_hash {made}, not "
-            f"{planned.config_hash}); choose another workdir, or move that folder away"
+            f"{planned.config_hash}); choose another workdir, or move that folder away, as moe-jax sweep "
+            f"--rerun={planned.name} does"
         )
 
 
@@ -282,7 +284,9 @@ class Training:
         pending: tuple[int, Any] | None = None
         saved_at = time.monotonic()
         tracer = profiling.Tracer(config.profile, self.folder.path / "profile", self.writes)
-        with Prefetcher(lambda step: self.trainer.put(self.batches, step), first, last) as prefetched, tracer:
+        load = functools.partial(self.trainer.put, self.batches)
+        waiting = functools.partial(self.times.spent_on, "data")
+        with Prefetcher(load, first, last, waiting) as prefetched, tracer:
             for step, batch in prefetched:
                 tracer.before(step, state)
                 with self.times.spent_on("compile") if step == first else contextlib.nullcontext():
@@ -305,7 +309,6 @@ class Training:
                         saved_at = time.monotonic()
                 if asked and done < last:
                     raise self.put_down(done)
-            self.times.move("train", "data", prefetched.waited)
         if pending is not None:
             self.observe(*pending)
         return state
@@ -376,7 +379,7 @@ class Training:
         self.recorder.phase("done" if diverged_step is None else "diverged")
         self.recorder.flush(metrics=True)
         steps = self.config.steps if diverged_step is None else diverged_step
-        beat = self.recorder.beat
+        beat, times = self.recorder.beat, self.times.seconds
         devices = provenance.devices()
         result = {
             "name": self.planned.name,
@@ -392,8 +395,8 @@ class Training:
             "max_over_mean_load": self.recorder.last("max_over_mean_load"),
             "config_hash": self.planned.config_hash,
             "attempts": self.attempt,
-            "wall_seconds": self.times.total,
-            "times": dict(self.times.seconds),
+            "wall_seconds": sum(times.values()),
+            "times": times,
             "tokens_per_second": beat["tokens_per_second"],
             "mfu": beat["mfu"],
             "git_commit": provenance.git_commit(),

@@ -88,6 +88,8 @@ DAMAGE = {
     "tokens are true": lambda result: json.dumps(result | {"tokens": True}),
     "unknown status": lambda result: json.dumps(result | {"status": "fine"}),
     "device is a number": lambda result: json.dumps(result | {"device": 3}),
+    "no fields": lambda result: "{}",
+    "steps that no float holds": lambda result: json.dumps(result | {"steps": 10**400}),
     "binary": lambda result: b"\x00\xff\xfe",
 }
 

@@ -52,13 +52,32 @@ def test_times_are_split_and_go_on_after_a_restart(folder):
     r.close()
     first = dict(r.times.seconds)
     assert 0.03 <= first["train"] < first["train"] + first["eval"] and first["eval"] >= 0.02
-    assert r.times.total == pytest.approx(sum(first.values()))
     again = recorder(folder)
     assert again.times.seconds == pytest.approx(first)
     with again.times.spent_on("train"):
         time.sleep(0.01)
     assert again.times.seconds["train"] >= first["train"] + 0.01
     again.close()
+
+
+def test_times_count_what_is_under_way():
+    """An attempt that is killed, or that saves and stops inside its loop, has nothing else."""
+    times = Times({"train": 100.0, "eval": float("nan"), "data": "x", "checkpoint": 10**400})
+    assert times.seconds == {"train": 100.0, "eval": 0.0, "checkpoint": 0.0, "compile": 0.0, "data": 0.0}
+    began = time.perf_counter()
+    with times.spent_on("train"):
+        time.sleep(0.03)
+        with times.spent_on("eval"):
+            time.sleep(0.02)
+        with times.spent_on("checkpoint"):
+            time.sleep(0.01)
+            with times.spent_on("data"):
+                time.sleep(0.02)
+                before, now, after = time.perf_counter() - began, times.seconds, time.perf_counter() - began
+    assert before - 0.005 <= sum(now.values()) - 100 <= after
+    assert now["train"] < 100 + after - 0.05 and now["checkpoint"] < after - 0.07
+    assert all(now[name] >= least for name, least in {"train": 100.03, "eval": 0.02, "data": 0.02}.items())
+    assert Times([1]).seconds == Times({}).seconds
 
 
 def test_what_a_heartbeat_should_not_hold_counts_as_nothing():

@@ -142,6 +142,7 @@ def test_each_is_its_own_run_in_every_file(byte_store, tmp_path):
     with pytest.raises(errors.Stopped, match="stopped at step"):
         sweep.pack(stop)
     assert [folder.result() is None for folder in sweep.folders] == [True, True, False]
+    assert sweep.folders[0].heartbeat()["times"]["train"] > 0 < sweep.folders[2].result()["times"]["train"]
     found = sweep.pack()
     assert [r["status"] for r in found] == [r["status"] for r in wanted] == ["done", "done", "diverged"]
     for one, folder, other, reference in zip(found, sweep.folders, wanted, single.folders, strict=True):
@@ -163,3 +164,7 @@ def test_each_is_its_own_run_in_every_file(byte_store, tmp_path):
     folder, run = sweep.folders[1], sweep.manifest.runs[1]
     again = training.train(run, folder, sweep.store, sweep.manifest.store, sweep.options())
     assert again["eval_loss"] == pytest.approx(found[1]["eval_loss"], rel=1e-6)  # from the pack's last checkpoint
+    made = folder.run()
+    folder.write_run(made | {"config_hash": "0" * 16})
+    with pytest.raises(errors.UserError, match="holds a run of another config"):
+        sweep.pack()

@@ -120,9 +120,10 @@ def test_a_foreign_heartbeat_is_not_believed(tmp_path, capsys, beat):
     [
         ("attempts/1.json", {"began": "x"}, "stale"),
         ("attempts/1.json", {"began": 1, "ended": 2, "exit_code": "x", "sentence": 5}, "failed"),
-        ("result.json", {"status": "diverged", "steps": None}, "diverged"),
-        ("result.json", {"status": "done", "steps": "x"}, "done"),
-        ("result.json", {"status": "done", "steps": float("inf")}, "done"),
+        ("result.json", {"status": "diverged", "steps": None}, "damaged"),
+        ("result.json", {"status": "done", "steps": "x"}, "damaged"),
+        ("result.json", {"status": "done", "steps": float("inf")}, "damaged"),
+        ("heartbeat.json", {"step": 10**400, "time": 10**400, "loss": 10**400}, "running"),
     ],
 )
 def test_a_mangled_file_hides_no_other_run(tmp_path, capsys, file, content, state):

@@ -11,8 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from moe_jax import command, configfile, errors, planning, train, training
+from moe_jax.rundir import RunDir
 from moe_jax.workdir import Workdir
 from tests import benchmarks
 from tests.conftest import ROOT, child_environment
@@ -81,9 +83,12 @@ def test_stopped_and_started_again_gives_the_same_bits(undisturbed, flags, tmp_p
 
     with pytest.raises(errors.Stopped, match="stopped at step"):
         go(flags, tmp_path, on_step=stop)
-    folder, _ = go(flags, tmp_path)
+    (folder_path,) = (tmp_path / "runs").iterdir()
+    before = RunDir(epath.Path(folder_path)).heartbeat()["times"]
+    folder, result = go(flags, tmp_path)
     assert outcome(folder) == outcome(undisturbed)
     assert [a["exit_code"] for a in folder.attempts()] == [75, 0]
+    assert before["train"] > 0 and all(result["times"][name] >= before[name] for name in before)
 
 
 def test_a_crash_and_a_damaged_checkpoint_give_the_same_bits(undisturbed, flags, tmp_path):
@@ -106,9 +111,10 @@ def test_a_crash_and_a_damaged_checkpoint_give_the_same_bits(undisturbed, flags,
     assert "pulled the plug" in folder.attempts()[0]["sentence"]
 
 
-def test_a_damaged_result_is_made_again(undisturbed, flags, tmp_path):
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-30], lambda whole: b"{}"], ids=["torn", "no result"])
+def test_a_damaged_result_is_made_again(undisturbed, flags, tmp_path, damage):
     folder, _ = go(flags, tmp_path)
-    folder.result_path.write_bytes(folder.result_path.read_bytes()[:-30])
+    folder.result_path.write_bytes(damage(folder.result_path.read_bytes()))
     said = []
     folder, _ = go(flags, tmp_path, say=said.append, on_step=lambda beat: pytest.fail("trained again"))
     assert any("set aside" in s for s in said) and list(folder.path.glob("result.json.damaged-*"))

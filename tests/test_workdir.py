@@ -128,6 +128,8 @@ def test_states(workdir):
     folder.result_path.write_text('{"status": "do')
     assert state().state == "damaged"
     folder.write_result({"status": "diverged", "steps": 7})
+    assert state().state == "damaged" and "its name is None" in state().sentence
+    folder.write_result({"name": run.name, "status": "diverged", "steps": 7, "tokens": 448, "diverged_step": 7})
     assert (state().state, state().step) == ("diverged", 7)
 
 

@@ -25,6 +25,7 @@ from moe_jax.data.prefetch import Prefetcher
 from moe_jax.data.store import CHUNK_TOKENS, SHARD_TOKENS, Store, open_store
 from moe_jax.data.tokenizer_json import TokenizerJson
 from moe_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, TextVocabulary
+from moe_jax.metrics import Times
 
 
 def main() -> None:
@@ -99,11 +100,12 @@ def batching(folder: Path) -> Table:
             batches.batch(step)
         # Small batches are read several steps at once: only a mean over many counts them all.
         ms = float(np.mean([timed(lambda s=s, b=batches: b.batch(s))[0] for s in range(20, 84)]))
-        with Prefetcher(batches.batch, 84, 124) as prefetcher:
+        times = Times({})
+        with Prefetcher(batches.batch, 84, 124, lambda t=times: t.spent_on("data")) as prefetcher:
             for _ in prefetcher:
                 time.sleep(0.02)
         per_second = sequences * length / ms * 1e3
-        waited = prefetcher.waited / (40 * 0.02 + prefetcher.waited)
+        waited = times.seconds["data"] / (40 * 0.02 + times.seconds["data"])
         table.add_row(f"{sequences} × {length}", f"{ms:.1f}", f"{per_second:,.0f}", f"{waited:.1%}")
     return table
 

@@ -1,8 +1,8 @@
 """Loads the next batches in a thread while the device works on this one."""
 
+import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -15,8 +15,12 @@ class Prefetcher(Generic[T]):
     What `load` raises is raised by the iterator, at its step. Use as a context manager: leaving it ends the thread.
     """
 
-    def __init__(self, load: Callable[[int], T], first: int, last: int, depth: int = 2):
-        self.waited = 0.0  # seconds that the consumer has waited for batches so far
+    def __init__(
+        self, load: Callable[[int], T], first: int, last: int,
+        waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext, depth: int = 2,
+    ):  # fmt: skip
+        """`waiting` is entered for as long as the consumer waits for a batch."""
+        self._waiting = waiting
         self._load, self._steps = load, range(first, last)
         self._ready: queue.Queue = queue.Queue(depth)
         self._closing = threading.Event()
@@ -25,9 +29,8 @@ class Prefetcher(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[int, T]]:
         for step in self._steps:
-            began = time.perf_counter()
-            loaded, error = self._ready.get()
-            self.waited += time.perf_counter() - began
+            with self._waiting():
+                loaded, error = self._ready.get()
             if error is not None:
                 raise error
             yield step, loaded

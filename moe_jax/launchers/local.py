@@ -235,7 +235,7 @@ def _beat(child: _Child) -> dict[str, Any]:
 
 
 def _step(child: _Child) -> int:
-    return int(_beat(child).get("step") or 0)
+    return int(number(_beat(child).get("step")) or 0)
 
 
 def _sentence(child: _Child, code: int, state: RunState) -> str:
