@@ -8,6 +8,7 @@ top_k, d_expert) may be left None in the config and are numbers here.
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -503,9 +504,10 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
             refuse(field, value, f"must be {length} numbers")
         return tuple(_coerce(v, float, field) for v in value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if option is int and is_number and math.isfinite(value) and value == int(value):
+    is_finite = is_number and abs(value) <= sys.float_info.max
+    if option is int and is_finite and value == int(value):
         return int(value)
-    if option is float and is_number and math.isfinite(value):
+    if option is float and is_finite:
         return _tidy(value)
     if option in (str, bool) and isinstance(value, option):
         return value

@@ -24,17 +24,16 @@ def main(argv: Sequence[str]) -> None:
 
     from etils import epath
 
-    from moe_jax import config as config_lib
     from moe_jax import evaluation, files, loading, provenance, windows
     from moe_jax.data.store import open_store
     from moe_jax.train import use_compilation_cache
 
     run = loading.run_of(flags.workdir)
-    config, trained_on = config_lib.from_dict(run["config"]), run["store"]
-    store = open_store(flags.store or trained_on["path"])
-    if store.info.vocabulary != trained_on["vocabulary"]:
+    config = run.config
+    store = open_store(flags.store or run.store_path)
+    if store.info.vocabulary != run.vocabulary:
         raise UserError(f"--store={store.path}: has another vocabulary than the store that the run was trained on")
-    if flags.store is None and store.info.sha256 != trained_on["sha256"]:
+    if flags.store is None and store.info.sha256 != run.store_sha256:
         raise UserError(f"{store.path}: is another store than the one the run was trained on; name it with --store")
     if flags.sequences is not None:
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, sequences=flags.sequences))
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     values = evaluation.evaluate(restored.trainer, restored.state.weights, held_out)
     path = epath.Path(flags.workdir) / "evaluation.json"
     written = {
-        "name": run["name"],
+        "name": run.name,
         "step": restored.step,
         "tokens": restored.step * config.batch_tokens,
         "store": {"path": store.path, "sha256": store.info.sha256},
@@ -55,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     }
     files.write_json(path, written)
     print(
-        f"{run['name']}: step {restored.step:,}, eval loss {values['eval_loss']:.4f} nats/token, "
+        f"{run.name}: step {restored.step:,}, eval loss {values['eval_loss']:.4f} nats/token, "
         f"{values['bits_per_byte']:.4f} bits/byte over {held_out.sequences:,} windows of {store.path}; {path}"
     )
 

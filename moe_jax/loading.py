@@ -15,6 +15,7 @@ from moe_jax import sharding
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.config import Config
 from moe_jax.errors import UserError
+from moe_jax.files import DamagedFile
 from moe_jax.model.transformer import Transformer
 from moe_jax.rundir import RunDir
 from moe_jax.trainer import Trainer, TrainState
@@ -32,7 +33,6 @@ class Loaded(NamedTuple):
 class Restored:
     """A run's newest whole checkpoint on this machine's devices."""
 
-    run: dict[str, Any]  # run.json
     trainer: Trainer
     state: TrainState
     step: int
@@ -50,25 +50,48 @@ def load(run_folder: str) -> Loaded:
 def restore(run_folder: str, devices: Sequence[Any] | None = None, say: Callable[[str], None] = print) -> Restored:
     """As `load`, onto `devices` (default: all here, as many as fit)."""
     run, folder = run_of(run_folder), RunDir(epath.Path(run_folder))
-    config = config_lib.from_dict(run["config"])
-    mesh = fitting_mesh(config, jax.devices() if devices is None else devices)
-    trainer = Trainer(config, run["counts"]["vocabulary_size"], sharding.Layout(mesh), run["store"]["end_of_document"])
-    checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep, say)
+    mesh = fitting_mesh(run.config, jax.devices() if devices is None else devices)
+    trainer = Trainer(run.config, run.vocabulary_size, sharding.Layout(mesh), run.end_of_document)
+    checkpoints = Checkpoints(folder.checkpoints, run.config.checkpoint.keep, say)
     try:
         found = checkpoints.restore(trainer.abstract_state)
     finally:
         checkpoints.close()
     if found is None:
         raise UserError(f"{run_folder}: has no whole checkpoint yet; the run saves one at its end at the latest")
-    return Restored(run, trainer, *found)
+    return Restored(trainer, *found)
 
 
-def run_of(run_folder: str) -> dict[str, Any]:
-    """run.json. Raises UserError where there is none."""
-    run = RunDir(epath.Path(run_folder)).run()
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """What run.json says a run's parameters are: of which model, trained on which store."""
+
+    name: str
+    config: Config
+    vocabulary_size: int  # the model's
+    store_path: str
+    store_sha256: str
+    vocabulary: dict[str, Any]  # the store's
+    end_of_document: int
+
+
+def run_of(run_folder: str) -> TrainedRun:
+    """Raises UserError where the folder is no run's, DamagedFile where run.json is not what a run writes."""
+    folder = RunDir(epath.Path(run_folder))
+    run = folder.run()
     if run is None:
         raise UserError(f"{run_folder}: is not the folder of a run (no run.json); name W/runs/NAME")
-    return run
+    try:
+        V, store = run["counts"]["vocabulary_size"], run["store"]
+        texts, ids = (store["path"], store["sha256"], run["name"]), (V, store["end_of_document"])
+        if not all(isinstance(t, str) for t in texts) or not all(type(i) is int and i >= 0 for i in ids):
+            raise TypeError(f"{texts + ids}")
+        return TrainedRun(
+            run["name"], config_lib.from_dict(run["config"]), V, store["path"], store["sha256"],
+            dict(store["vocabulary"]), store["end_of_document"],
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, UserError) as e:
+        raise DamagedFile(f"{folder.path / 'run.json'}: is damaged ({type(e).__name__}: {e})") from e
 
 
 def fitting_mesh(config: Config, devices: Sequence[Any]) -> jax.sharding.Mesh:

@@ -8,6 +8,8 @@ from moe_jax import config as config_lib
 from moe_jax import counts
 from moe_jax.errors import UserError
 from moe_jax.grid import Run, config_hash
+from moe_jax.naming import check_name
+from moe_jax.tables import number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +67,55 @@ def plan_runs(runs: Sequence[Run], store: StoreIdentity) -> tuple[PlannedRun, ..
         hashed = config_hash(run.config, store.sha256, V)
         planned.append(PlannedRun(run.name, dict(run.overrides), run.config, flat, hashed))
     return tuple(planned)
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """What `from_json` takes back."""
+    values = dataclasses.asdict(manifest)
+    return values | {"runs": list(values["runs"])}
+
+
+_COUNTED = (
+    *(field.name for kind in (counts.Counts, counts.Flops) for field in dataclasses.fields(kind)),
+    "steps",
+    "vocabulary_size",
+)
+
+
+def from_json(values: dict[str, Any]) -> Manifest:
+    """The manifest that `to_json` wrote. Raises UserError on the first thing that it does not write."""
+    store = _take(values, "store", dict)
+    identity = StoreIdentity(
+        _take(store, "path", str), _take(store, "sha256", str), _take(store, "vocabulary_size", int)
+    )
+    runs: dict[str, PlannedRun] = {}
+    for i, entry in enumerate(_take(values, "runs", list)):
+        if not isinstance(entry, dict):
+            raise UserError(f"its run {i} is {entry!r:.40}")
+        name = check_name(entry.get("name"))
+        if name in runs:
+            raise UserError(f"its run {name} is there twice")
+        try:
+            runs[name] = _run(name, entry)
+        except UserError as e:
+            raise UserError(f"its run {name}: {e}") from e
+    if not runs:
+        raise UserError("it has no run")
+    return Manifest(check_name(values.get("sweep")), _take(values, "config_flags", str), identity, tuple(runs.values()))
+
+
+def _run(name: str, entry: dict[str, Any]) -> PlannedRun:
+    counted = _take(entry, "counts", dict)
+    for field in _COUNTED:
+        value = number(counted.get(field))
+        if value is None or value < 0:
+            raise UserError(f"counts.{field} is {counted.get(field)!r:.40}")
+    config = config_lib.from_dict(_take(entry, "config", dict))
+    return PlannedRun(name, _take(entry, "overrides", dict), config, counted, _take(entry, "config_hash", str))
+
+
+def _take(values: dict[str, Any], field: str, kind: type) -> Any:
+    value = values.get(field)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{field} is {value!r:.40}")
+    return value

@@ -29,7 +29,7 @@ def run_name(config: Config, cell: Mapping[str, Any]) -> str:
 
     A name depends on the run alone, so a grid that is extended later keeps the names it has."""
     if "name" in cell:
-        return _checked_name(cell["name"])
+        return check_name(cell["name"])
 
     # Embeddings are not counted in n, so any vocabulary gives the same name.
     parts = [f"n{_short(counts.count_parameters(config, 0).n_active_nonemb)}", f"d{_short(config.train.tokens)}"]
@@ -40,7 +40,7 @@ def run_name(config: Config, cell: Mapping[str, Any]) -> str:
     if cell.get("moe.router"):
         parts.append({"token_choice": "tc", "expert_choice": "ec"}[config.moe.router])
     parts.append(f"s{config.seed}")
-    return _checked_name("-".join(parts))
+    return check_name("-".join(parts))
 
 
 def trunk_name(branch: str, overrides: Mapping[str, Any], common: str) -> str:
@@ -52,7 +52,8 @@ def trunk_name(branch: str, overrides: Mapping[str, Any], common: str) -> str:
     return "-".join([n, *rest])
 
 
-def _checked_name(name: Any) -> str:
+def check_name(name: Any) -> str:
+    """The name. Raises UserError where no run may be called so: names become folders and job names."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         raise UserError(
             f"the run name {name!r} must be at most {_MAX_NAME} characters: small letters, digits and inner dashes, "

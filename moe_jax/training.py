@@ -30,6 +30,7 @@ from moe_jax.manifest import PlannedRun, StoreIdentity
 from moe_jax.metrics import Recorder
 from moe_jax.rundir import RunDir
 from moe_jax.stopping import StopRequest
+from moe_jax.tables import number
 from moe_jax.trainer import Trainer, TrainState, window_means
 from moe_jax.workdir import Workdir
 
@@ -274,7 +275,7 @@ class Training:
     def _noted_branching(self) -> int:
         """The step at which an earlier start branched off, as run.json says."""
         with contextlib.suppress(files.DamagedFile):
-            return int((self.folder.run() or {}).get("branched_at") or 0)
+            return int(number((self.folder.run() or {}).get("branched_at")) or 0)
         return 0
 
     def _steps(self, state: TrainState, first: int, stop: StopRequest) -> TrainState:

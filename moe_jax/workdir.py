@@ -18,8 +18,9 @@ from etils import epath
 
 from moe_jax import config as config_lib
 from moe_jax import files
+from moe_jax import manifest as manifest_lib
 from moe_jax.errors import UserError, WorkFailed
-from moe_jax.manifest import Manifest, PlannedRun, StoreIdentity
+from moe_jax.manifest import Manifest
 from moe_jax.rundir import RunDir
 
 
@@ -58,13 +59,7 @@ class Workdir:
         except NotADirectoryError as e:
             raise UserError(f"--workdir={self.path}: is not a folder") from e
         try:
-            runs = tuple(
-                PlannedRun(r["name"], r["overrides"], config_lib.from_dict(r["config"]), r["counts"], r["config_hash"])
-                for r in values["runs"]
-            )
-            return Manifest(values["sweep"], values["config_flags"], StoreIdentity(**values["store"]), runs)
-        except (KeyError, TypeError) as e:
-            raise files.DamagedFile(f"{path}: is damaged ({type(e).__name__}: {e})") from e
+            return manifest_lib.from_json(values)
         except UserError as e:
             raise files.DamagedFile(f"{path}: is damaged, or another version of moe_jax wrote it ({e})") from e
 
@@ -107,13 +102,8 @@ class Workdir:
         if accepted == old or not writes:
             return accepted
         self.path.mkdir(parents=True, exist_ok=True)
-        files.write_json(self.path / "sweep.json", _manifest_json(accepted))
+        files.write_json(self.path / "sweep.json", manifest_lib.to_json(accepted))
         return accepted
-
-
-def _manifest_json(manifest: Manifest) -> dict[str, Any]:
-    values = dataclasses.asdict(manifest)
-    return values | {"runs": list(values["runs"])}
 
 
 def _first_difference(a: config_lib.Config, b: config_lib.Config) -> str:

@@ -98,6 +98,16 @@ def test_load_says_what_is_missing(trained, tmp_path):
         moe_jax.load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "changed", [None, {"config": {}}, {"counts": []}, {"counts": {"vocabulary_size": "3"}}, {"store": {}}, {"name": 3}]
+)
+def test_a_foreign_run_json_is_refused(trained, tmp_path, changed, capsys):
+    whole = json.loads((trained.path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({} if changed is None else whole | changed))
+    assert command.run(evaluate.main, [f"--workdir={tmp_path}"]) == errors.BAD_INPUT
+    assert "run.json: is damaged" in capsys.readouterr().err
+
+
 def test_importing_load_is_cheap():
     code = "import sys; from moe_jax import load; print([m for m in ('jax', 'numpy', 'etils') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

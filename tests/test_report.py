@@ -227,7 +227,7 @@ def test_a_torn_line_ends_a_curve_but_not_the_page(tmp_path):
 def test_hostile_text_stays_text(tmp_path):
     _, planned = synthetic.make(tmp_path / "made", SMALL)
     work = Workdir(str(tmp_path / "w <b>&"))
-    work.accept(Manifest(EVIL[:7], f"--config={EVIL}", StoreIdentity(EVIL, EVIL, 256), planned), whole=True)
+    work.accept(Manifest("tiny", f"--config={EVIL}", StoreIdentity(EVIL, EVIL, 256), planned), whole=True)
     for run in planned[:-2]:
         folder = synthetic.finish(work, run, synthetic.result_of(run, device=EVIL, git_commit=EVIL))
         folder.write_run(folder.run() | {"versions": {EVIL: EVIL}, "mesh": [EVIL], "store": {"sha256": EVIL}})

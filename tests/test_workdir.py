@@ -77,6 +77,35 @@ def test_a_damaged_manifest_is_refused(workdir, damage):
         workdir.manifest()
 
 
+WRONG = {
+    "sweep": 5, "config_flags": None, "store": {"path": "x", "sha256": "y", "vocabulary_size": "z"}, "runs": [3],
+    "runs.name": "../../evil", "runs.counts": [], "runs.counts.train_flops": "a", "runs.counts.tokens": 10**400,
+    "runs.config": {}, "runs.config.train.tokens": 10**400, "runs.overrides": 1, "runs.config_hash": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_manifest_with_a_wrong_value_is_refused(workdir, field):
+    workdir.accept(manifest({}), whole=True)
+    values = json.loads((workdir.path / "sweep.json").read_text())
+    group, *path = [values, *field.split(".")]
+    for name in path[:-1]:
+        group = group[name][0] if name == "runs" else group[name]
+    group[path[-1]] = WRONG[field]
+    (workdir.path / "sweep.json").write_text(json.dumps(values))
+    with pytest.raises(files.DamagedFile, match="damaged, or another version"):
+        workdir.manifest()
+
+
+def test_a_manifest_with_a_run_twice_is_refused(workdir):
+    workdir.accept(manifest({}), whole=True)
+    values = json.loads((workdir.path / "sweep.json").read_text())
+    values["runs"] *= 2
+    (workdir.path / "sweep.json").write_text(json.dumps(values))
+    with pytest.raises(files.DamagedFile, match="is there twice"):
+        workdir.manifest()
+
+
 def test_torn_metrics_end_the_list(workdir):
     folder = workdir.run_dir("a")
     folder.create()
