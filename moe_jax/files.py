@@ -1,16 +1,19 @@
 """Files that others read while we write: whole or not at all, on a local disk and on gs:// alike."""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from moe_jax.errors import UserError
+
+Change = Callable[[dict[str, Any] | None], dict[str, Any]]
 
 
 class DamagedFile(UserError):
@@ -61,12 +64,19 @@ def create(path: epath.Path, data: bytes) -> bool:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """As write_atomic. Raises ValueError on NaN and infinities, which are no JSON."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, _to_json(value))
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
     """The object in `path`. Raises FileNotFoundError, or DamagedFile where it is not a JSON object."""
-    data = path.read_bytes()
+    return _object(path, path.read_bytes())
+
+
+def _to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _object(path: epath.Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as e:
@@ -74,6 +84,59 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFile(f"{path}: is damaged (a JSON object was written, this is a {type(value).__name__})")
     return value
+
+
+def update_json(path: epath.Path, change: Change) -> dict[str, Any]:
+    """Makes the object in `path` (None: there is none) what `change` makes of it, and gives that. Several writers at
+    once take turns, by flock(2) on a local disk and by a conditional write on an object store, so that none overwrites
+    what it has not seen. Where nothing changes nothing is written. Raises as read_json, OSError, and what `change`
+    raises, which may be called several times."""
+    if _is_remote(path):
+        return _update_object(path, change)
+    old = _read(path)
+    if (new := _changed(path, old, change)) == old:
+        return json.loads(new)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        old = _read(path)
+        if (new := _changed(path, old, change)) != old:
+            write_atomic(path, new)
+    return json.loads(new)
+
+
+def _update_object(path: epath.Path, change: Change) -> dict[str, Any]:
+    folder = _key_values(os.fspath(path.parent))
+    while True:
+        read = _done(path, folder.read(path.name))
+        old = None if read.state == "missing" else read.value
+        new = _changed(path, old, change)
+        if new == old or _done(path, folder.write(path.name, new, if_equal=read.stamp.generation)).generation:
+            return json.loads(new)  # else another writer came between
+
+
+def _key_values(folder: str) -> Any:
+    import tensorstore as ts  # of what we depend on, the one that knows conditional writes
+
+    return _done(folder, ts.KvStore.open(f"{folder}/"))
+
+
+def _done(what: Any, future: Any) -> Any:
+    try:
+        return future.result()
+    except ValueError as e:  # as TensorStore says whatever went wrong
+        raise OSError(f"{what}: {str(e).splitlines()[0]}") from e
+
+
+def _read(path: epath.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _changed(path: epath.Path, old: bytes | None, change: Change) -> bytes:
+    return _to_json(change(None if old is None else _object(path, old)))
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -69,6 +69,40 @@ def plan_runs(runs: Sequence[Run], store: StoreIdentity) -> tuple[PlannedRun, ..
     return tuple(planned)
 
 
+def extended(old: Manifest, new: Manifest, whole: bool, where: str) -> Manifest:
+    """`old` with the runs of `new`, as Workdir.accept says. Raises UserError, which says `where` the old one is."""
+    if old.store.sha256 != new.store.sha256:
+        raise UserError(f"{where}: holds a sweep on another token store ({old.store.path}); choose another")
+    added = {run.name: run for run in new.runs}
+    for run in old.runs:
+        if run.name in added and added[run.name].config_hash != run.config_hash:
+            raise UserError(
+                f"{where}: holds a sweep whose run {run.name} has another config"
+                f"{_first_difference(run.config, added[run.name].config)}; choose another workdir"
+            )
+        if whole and run.name not in added:
+            raise UserError(
+                f"{where}: holds a sweep whose run {run.name} is not in this grid; extend its grid, or choose another "
+                "workdir"
+            )
+    kept = tuple(dataclasses.replace(run, config=added.pop(run.name, run).config) for run in old.runs)
+    return dataclasses.replace(old, runs=kept + tuple(added.values()))
+
+
+def _first_difference(a: config_lib.Config, b: config_lib.Config) -> str:
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        out = {}
+        for key, value in values.items():
+            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return out
+
+    old, new = flat(config_lib.to_dict(a)), flat(config_lib.to_dict(b))
+    for field in old | new:
+        if old.get(field) != new.get(field):
+            return f" (config.{field} = {old.get(field)!r} there, {new.get(field)!r} here)"
+    return " (the vocabulary differs)"
+
+
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """What `from_json` takes back."""
     values = dataclasses.asdict(manifest)

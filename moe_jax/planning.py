@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from moe_jax import grid, jobs, windows
+from moe_jax import files, grid, jobs, windows
 from moe_jax.configfile import ConfigFile
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
@@ -39,12 +39,16 @@ def enter(
     store = open_configs_store(file)
     identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
     planned = plan_runs(runs, identity)
-    jobs.jobs(planned)  # refuses trunks that would have one name
     for run in runs:
         _check_data(run, store)
-    sweep = "s" + hashlib.sha256(str(workdir.path).encode()).hexdigest()[:6]
-    manifest = Manifest(sweep, file.flags, identity, planned)
-    return workdir.accept(manifest, whole=whole_grid, writes=writes), runs, store
+    manifest = Manifest(_sweep_id(workdir), file.flags, identity, planned)
+    accepted = workdir.accept(manifest, whole=whole_grid, writes=writes, check=jobs.trunks)  # refuses one name for two
+    return accepted, runs, store
+
+
+def _sweep_id(workdir: Workdir) -> str:
+    """Of the folder, however it was named: it is in the names that a cluster keeps apart."""
+    return "s" + hashlib.sha256(str(files.absolute(workdir.path)).encode()).hexdigest()[:6]
 
 
 def _check_data(run: Run, store: Store) -> None:

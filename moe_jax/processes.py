@@ -36,8 +36,8 @@ def join(
         raise UserError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
     elif not coordinator.rpartition(":")[2].isdecimal():
         raise UserError(f"--coordinator={coordinator}: must be HOST:PORT")
-    if heartbeat_seconds < 1:
-        raise UserError(f"--distributed_heartbeat_seconds={heartbeat_seconds}: must be at least 1")
+    if not 1 <= heartbeat_seconds <= 86_400:
+        raise UserError(f"--distributed_heartbeat_seconds={heartbeat_seconds}: must be at least 1 and at most 86400")
     try:
         # At the end, too, a process waits for the others no longer than that: they may have died.
         jax.distributed.initialize(

@@ -24,6 +24,8 @@ def fault(result: dict[str, Any], name: str) -> str | None:
     status = result.get("status")
     if not isinstance(status, str) or status not in _REQUIRED:
         return f"its status is {status!r}"
+    if not isinstance(result.get("config_hash"), str):
+        return f"its config_hash is {result.get('config_hash')!r}"
     for field in _REQUIRED[status]:
         if number(result.get(field)) is None:
             return f"{field} is {result.get(field)!r}"

@@ -22,6 +22,7 @@ from moe_jax.workdir import Workdir
 _STYLES = {"running": "cyan", "done": "green", "queued": "dim", "stale": "yellow"}  # the others are red
 # Where there are more runs than lines, what goes on or needs somebody is on top.
 _FIRST = ("running", "stale", "failed", "damaged", "diverged", "queued", "done")
+_MAX_EVERY = 86_400  # seconds
 _NEEDS_WORDS = ("failed", "damaged", "stale", "diverged")
 
 
@@ -204,8 +205,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--watch", action="store_true", help="again and again, until no run is waited for or Ctrl-C")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="pause of --watch (default: 5)")
     args = parser.parse_args(argv)
-    if not args.every > 0:
-        raise errors.UserError(f"--every={args.every:g}: must be above 0")
+    if not 0 < args.every <= _MAX_EVERY:
+        raise errors.UserError(f"--every={args.every:g}: must be above 0 and at most {_MAX_EVERY}")
     work = Workdir(args.workdir)
     if args.watch:
         _watch(work, args.every, as_json=args.json)

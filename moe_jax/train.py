@@ -11,6 +11,7 @@ from moe_jax import command, configfile, errors
 from moe_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from moe_jax.manifest import Manifest, PlannedRun
     from moe_jax.workdir import Workdir
 
 DESCRIPTION = """Trains one run: that of a config file (its grid is left to sweep), or run NAME of a sweep's workdir.
@@ -44,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
             "give a config file (--config=configs/smoke.py), or of the workdir's sweep a run (--run=NAME), a trunk "
             "(--trunk=NAME) or a pack (--pack=NAME)"
         )
+    if not 0 < flags.heartbeat_seconds <= 3600:
+        raise UserError(f"--heartbeat_seconds={flags.heartbeat_seconds:g}: must be above 0 and at most 3600")
     if flags.branches and not flags.trunk:
         raise UserError("--branches: are those of a trunk; give --trunk=NAME")
 
@@ -52,8 +55,10 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.workdir import Workdir
 
     workdir = Workdir(flags.workdir)
-    if (flags.multihost or flags.coordinator) and (code := _finished(workdir, flags)) is not None:
-        return code
+    if (flags.multihost or flags.coordinator) and not config_args:
+        code = _finished(workdir, _runs(workdir.existing_manifest(), flags))
+        if code is not None:
+            return code
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
@@ -67,8 +72,7 @@ def main(argv: Sequence[str]) -> int:
         manifest = workdir.existing_manifest()
         store = planning.reopen_store(manifest)
         trunk = jobs.trunk_called(manifest.runs, flags.trunk) if flags.trunk else None
-        packed = jobs.pack_called(manifest.runs, flags.pack) if flags.pack else []
-        planned = [manifest.run(flags.run)] if flags.run else trunk.branches if flags.branches else packed
+        planned = _runs(manifest, flags)
 
     to_train = [trunk.planned] if trunk else [r for r in planned if not workdir.run_dir(r.name).result_path.exists()]
     if to_train and (cache_folder := to_train[0].config.data.cache) is not None:
@@ -106,18 +110,33 @@ def main(argv: Sequence[str]) -> int:
     return errors.DONE if all(r["status"] == "done" for r in results) else errors.DIVERGED
 
 
-def _finished(workdir: "Workdir", flags: argparse.Namespace) -> int | None:
-    """The exit code of a run that has its result, without the other processes: where each works through a list of runs
+def _runs(manifest: "Manifest", flags: argparse.Namespace) -> "Sequence[PlannedRun]":
+    """The runs of the job that is asked for, none of a trunk alone. Raises UserError where there is no such job."""
+    from moe_jax import jobs
+
+    if flags.run:
+        return [manifest.run(flags.run)]
+    if flags.pack:
+        return jobs.pack_called(manifest.runs, flags.pack)
+    trunk = jobs.trunk_called(manifest.runs, flags.trunk)
+    return trunk.branches if flags.branches else []
+
+
+def _finished(workdir: "Workdir", runs: "Sequence[PlannedRun]") -> int | None:
+    """The exit code where all have their results, without the other processes: where each works through a list of jobs
     they may be at the next one already."""
-    if not flags.run:
+    statuses = set()
+    for run in runs:
+        try:
+            result = workdir.run_dir(run.name).result()
+        except UserError:  # damaged: to be made again
+            return None
+        if result is None or result["config_hash"] != run.config_hash:
+            return None
+        statuses.add(result["status"])
+    if not statuses:
         return None
-    workdir.existing_manifest().run(flags.run)
-    try:
-        result = workdir.run_dir(flags.run).result()
-    except UserError:  # damaged: to be trained again
-        return None
-    codes = {"done": errors.DONE, "diverged": errors.DIVERGED}
-    return None if result is None else codes.get(result.get("status"))
+    return errors.DIVERGED if "diverged" in statuses else errors.DONE
 
 
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:

@@ -10,17 +10,16 @@ W/runs/<name>/result.json     once, at the end
 W/trunks/<name>/              as a run, without result.json (see jobs.py)
 """
 
-import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
-from moe_jax import config as config_lib
 from moe_jax import files
 from moe_jax import manifest as manifest_lib
 from moe_jax.errors import UserError, WorkFailed
-from moe_jax.manifest import Manifest
+from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.rundir import RunDir
 
 
@@ -51,16 +50,22 @@ class Workdir:
 
     def manifest(self) -> Manifest | None:
         """sweep.json, or None. Raises DamagedFile, or UserError where another version wrote it."""
-        path = self.path / "sweep.json"
+        values = self._values()
+        return None if values is None else self._parsed(values)
+
+    def _values(self) -> dict[str, Any] | None:
         try:
-            values = files.read_json(path)
+            return files.read_json(self.path / "sweep.json")
         except FileNotFoundError:
             return None
         except NotADirectoryError as e:
             raise UserError(f"--workdir={self.path}: is not a folder") from e
+
+    def _parsed(self, values: dict[str, Any]) -> Manifest:
         try:
             return manifest_lib.from_json(values)
         except UserError as e:
+            path = self.path / "sweep.json"
             raise files.DamagedFile(f"{path}: is damaged, or another version of moe_jax wrote it ({e})") from e
 
     def existing_manifest(self) -> Manifest:
@@ -70,51 +75,28 @@ class Workdir:
             raise UserError(f"--workdir={self.path}: holds no sweep (no sweep.json); moe-jax sweep or train makes one")
         return manifest
 
-    def accept(self, manifest: Manifest, *, whole: bool, writes: bool = True) -> Manifest:
-        """Makes `manifest` the workdir's, or extends the one that is there; gives what then holds.
+    def accept(
+        self, manifest: Manifest, *, whole: bool, writes: bool = True,
+        check: Callable[[Sequence[PlannedRun]], Any] = lambda runs: None,
+    ) -> Manifest:  # fmt: skip
+        """Makes `manifest` the workdir's, or extends the one that is there, and gives what then holds; of several
+        processes that do so at once no run is lost.
 
         A run that is there already must be the same run, but may be done in another way now: on another mesh, with
-        other checkpoints. With `whole` (a grid) every run that is there must be in the
-        new grid too; without (a single run) it joins the others. UserError names the first run that differs.
-        Without `writes` nothing is written: another process does."""
-        old = self.manifest()
-        if old is None:
-            accepted = manifest
-        else:
-            if old.store.sha256 != manifest.store.sha256:
-                raise UserError(
-                    f"--workdir={self.path}: holds a sweep on another token store ({old.store.path}); choose another"
-                )
-            new = {run.name: run for run in manifest.runs}
-            for run in old.runs:
-                if run.name in new and new[run.name].config_hash != run.config_hash:
-                    raise UserError(
-                        f"--workdir={self.path}: holds a sweep whose run {run.name} has another config"
-                        f"{_first_difference(run.config, new[run.name].config)}; choose another workdir"
-                    )
-                if whole and run.name not in new:
-                    raise UserError(
-                        f"--workdir={self.path}: holds a sweep whose run {run.name} is not in this grid; "
-                        "extend its grid, or choose another workdir"
-                    )
-            kept = tuple(dataclasses.replace(r, config=new.pop(r.name, r).config) for r in old.runs)
-            accepted = dataclasses.replace(old, runs=kept + tuple(new.values()))
-        if accepted == old or not writes:
-            return accepted
-        self.path.mkdir(parents=True, exist_ok=True)
-        files.write_json(self.path / "sweep.json", manifest_lib.to_json(accepted))
-        return accepted
+        other checkpoints. With `whole` (a grid) every run that is there must be in the new grid too; without (a single
+        run) it joins the others. UserError names the first run that differs. `check` gets all runs before anything is
+        written, and raises where they may not be together. Without `writes` nothing is: another process does."""
 
+        def accepted(values: dict[str, Any] | None) -> Manifest:
+            old = None if values is None else self._parsed(values)
+            found = manifest if old is None else manifest_lib.extended(old, manifest, whole, f"--workdir={self.path}")
+            check(found.runs)
+            return found
 
-def _first_difference(a: config_lib.Config, b: config_lib.Config) -> str:
-    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        out = {}
-        for key, value in values.items():
-            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        return out
-
-    old, new = flat(config_lib.to_dict(a)), flat(config_lib.to_dict(b))
-    for field in old | new:
-        if old.get(field) != new.get(field):
-            return f" (config.{field} = {old.get(field)!r} there, {new.get(field)!r} here)"
-    return " (the vocabulary differs)"
+        if not writes:
+            return accepted(self._values())
+        path = self.path / "sweep.json"
+        try:
+            return self._parsed(files.update_json(path, lambda values: manifest_lib.to_json(accepted(values))))
+        except NotADirectoryError as e:
+            raise UserError(f"--workdir={self.path}: is not a folder") from e

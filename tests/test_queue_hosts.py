@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from moe_jax import errors, train
+from moe_jax import errors, jobs, train
 from moe_jax.launchers import restarts
 from tests import synthetic_sweep as synthetic
 from tests.conftest import ROOT, child_environment
@@ -21,6 +21,31 @@ def test_a_finished_run_waits_for_no_other_host(tmp_path, status):
     synthetic.finish(work, planned[0], result)
     code = train.main([f"--workdir={work.path}", f"--run={planned[0].name}", "--multihost"])
     assert code == {"done": errors.DONE, "diverged": errors.DIVERGED}[status]
+
+
+WSD = {"optim.schedule": "wsd", "optim.decay_fraction": 0.2, "optim.warmup_fraction": None}
+
+
+@pytest.mark.parametrize("kind", ["trunk", "pack"])
+def test_a_finished_trunk_or_pack_waits_for_no_other_host(tmp_path, kind):
+    cells = {
+        "trunk": [WSD | {"optim.warmup_tokens": 9_600, "train.tokens": tokens} for tokens in (96_000, 192_000)],
+        "pack": [{"seed": seed, "sweep.pack": 2} for seed in (0, 1)],
+    }[kind]
+    work, planned = synthetic.make(tmp_path / "w", cells)
+    (job,) = jobs.jobs(planned, apart=False)
+    arguments = [f"--workdir={work.path}", *job.flags, "--multihost"]
+    assert job.flags[0].startswith(f"--{kind}=")
+    synthetic.finish(work, planned[0])
+    with pytest.raises(errors.UserError, match="knows of no pod"):  # one is left, so it would join
+        train.main(arguments)
+    folder = synthetic.finish(work, planned[1])
+    assert train.main(arguments) == errors.DONE
+    folder.write_result(synthetic.result_of(planned[1], config_hash="0" * 16))  # another's: the usual way refuses it
+    with pytest.raises(errors.UserError, match="knows of no pod"):
+        train.main(arguments)
+    folder.write_result(synthetic.diverged_result_of(planned[1], 5))
+    assert train.main(arguments) == errors.DIVERGED
 
 
 @pytest.mark.slow

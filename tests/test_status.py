@@ -212,8 +212,9 @@ def test_what_was_submitted_has_its_launchers_name(tmp_path):
 def test_no_sweep_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"holds no sweep \(no sweep.json\)"):
         status.main(["--workdir", str(tmp_path)])
-    with pytest.raises(UserError, match="--every=0: must be above 0"):
-        status.main(["--workdir", str(tmp_path), "--every", "0"])
+    for every in ("0", "inf", "nan", "-1"):
+        with pytest.raises(UserError, match=f"--every={every}: must be above 0"):
+            status.main(["--workdir", str(tmp_path), "--every", every])
 
 
 def test_the_rich_table_shows_markup_as_text(tmp_path):

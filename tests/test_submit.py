@@ -288,6 +288,7 @@ def test_a_damaged_record_is_named(place, capsys):
         ([*XPK, "--base_docker_image=x"], "not both"),
         ([*XPK, "--num_slices=0"], "--num_slices=0: must be at least 1"),
         ([*XPK, "--max_restarts=-1"], "--max_restarts=-1"),
+        ([*XPK, "--grace_seconds=-7"], "--grace_seconds=-7"),
         ([*XPK, "--", "--command=rm"], "--command=rm: is for submit to set"),
         ([*XPK, "--", "--workl=x"], "--workl=x: is for submit to set"),
         ([*XPK, "--", "--quiet"], "--quiet: makes xpk delete"),

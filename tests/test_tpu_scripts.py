@@ -60,6 +60,11 @@ class Host:
         out, _ = process.communicate(timeout=60)
         return process.returncode, out
 
+    def wait_until_it_waits(self):
+        until = time.monotonic() + 30
+        while not (self.home / "waiting").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+
     @property
     def starts(self):
         count = self.home / "count"
@@ -113,14 +118,26 @@ def test_a_queue_passes_over_what_fails(host):
     assert host.run([0] * 9, "work_queue.sh", "gs://b/w", stdin="--run=a")[0] == 0
 
 
+def test_a_host_that_comes_back_passes_over_what_has_ended(host, tmp_path):
+    """The failed ones too: the other hosts of its pod are past them."""
+    jobs, ended = "--run=a\n--trunk=b --branches\n--run=c", str(tmp_path / "ended")
+    process = host.start([0, 2, "wait", 0], "work_queue.sh", "gs://b/w", stdin=jobs, ENDED=ended)
+    host.wait_until_it_waits()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    (host.home / "count").unlink()
+    code, out = host.run([0] * 9, "work_queue.sh", "gs://b/w", stdin=jobs, ENDED=ended)
+    assert code == 1 and "the queue has ended: 3 jobs, 1 failed" in out
+    assert host.starts == 1 and "--trunk=b --branches: has ended with code 2 before" in out
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("script", ["run_host.sh", "work_queue.sh"])
 def test_being_asked_to_stop_is_passed_on_and_ends_it(host, script, number):
     flags = ["--run=a"] if script == "run_host.sh" else []
     process = host.start(["wait", 0], script, "gs://b/w", *flags, stdin="--run=a\n--run=b")
-    until = time.monotonic() + 30
-    while not (host.home / "waiting").exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    host.wait_until_it_waits()
     process.send_signal(number)
     process.communicate(timeout=30)
     assert (process.returncode, host.starts) == (75, 1)

@@ -2,10 +2,12 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tensorstore as ts
 
-from moe_jax import configfile, files, grid
+from moe_jax import configfile, files, grid, jobs
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
 from moe_jax.runstate import state_of
@@ -62,6 +64,47 @@ def test_another_grid_is_refused_with_the_first_run_that_differs(workdir):
     with pytest.raises(UserError, match="another token store"):
         workdir.accept(manifest({}, store=StoreIdentity("stores/x", "b" * 64, 259)), whole=True)
     assert len(workdir.manifest().runs) == 2
+
+
+def test_of_runs_that_join_at_once_none_is_lost(workdir):
+    with ThreadPoolExecutor(8) as pool:
+        joined = list(pool.map(lambda seed: workdir.accept(manifest({"seed": seed}), whole=False), range(8)))
+    assert {run.config.seed for run in workdir.manifest().runs} == set(range(8))
+    assert all(found.runs == workdir.manifest().runs[: len(found.runs)] for found in joined)
+
+
+def test_on_an_object_store_a_writer_that_came_second_looks_again(monkeypatch):
+    """TensorStore's store in memory keeps to the condition of a write, as Google's does and its emulator does not."""
+    stored = ts.KvStore.open("memory://bucket/w/").result()
+    monkeypatch.setattr(files, "_key_values", lambda folder: {"gs://bucket/w": stored}[folder])
+    path = files.epath.Path("gs://bucket/w/sweep.json")
+
+    def join(i):
+        return files.update_json(path, lambda old: {"names": [*(old or {"names": []})["names"], i]})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(join, range(40)))
+    assert sorted(json.loads(stored["sweep.json"])["names"]) == list(range(40))
+    before = stored.read("sweep.json").result().stamp.generation
+    assert files.update_json(path, lambda old: old)["names"]
+    assert stored.read("sweep.json").result().stamp.generation == before  # nothing changed, nothing written
+
+
+def test_all_runs_are_checked_before_one_is_written(workdir):
+    """Two trunks that would have one name: of runs that join one by one no single one shows it."""
+    wsd = {"optim.schedule": "wsd", "optim.decay_fraction": 0.2}
+    wsd |= {"optim.warmup_fraction": None, "optim.warmup_tokens": 19_200}
+
+    def join(tokens, keep):
+        cell = wsd | {"train.tokens": tokens, "checkpoint.keep": keep}
+        return workdir.accept(manifest(cell), whole=False, check=jobs.trunks)
+
+    for tokens, keep in [(384_000, 3), (768_000, 3), (1_536_000, 4)]:
+        join(tokens, keep)
+    before = (workdir.path / "sweep.json").read_bytes()
+    with pytest.raises(UserError, match="would be called"):
+        join(3_072_000, 4)
+    assert (workdir.path / "sweep.json").read_bytes() == before
 
 
 def test_a_vocabulary_smaller_than_the_stores_is_refused():
@@ -158,7 +201,8 @@ def test_states(workdir):
     assert state().state == "damaged"
     folder.write_result({"status": "diverged", "steps": 7})
     assert state().state == "damaged" and "its name is None" in state().sentence
-    folder.write_result({"name": run.name, "status": "diverged", "steps": 7, "tokens": 448, "diverged_step": 7})
+    diverged = {"name": run.name, "status": "diverged", "steps": 7, "tokens": 448, "diverged_step": 7}
+    folder.write_result(diverged | {"config_hash": run.config_hash})
     assert (state().state, state().step) == ("diverged", 7)
 
 

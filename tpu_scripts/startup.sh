@@ -38,6 +38,7 @@ RESTARTS=$(attribute moe-jax-restarts)
 export MOE_JAX_COMMIT RESTARTS
 "$home/tpu_scripts/setup_host.sh"
 attribute moe-jax-jobs | tr ';' '\n' >"$home/jobs"
+export ENDED="$home/ended-$queue"
 ready=yes
 
 # shellcheck source-path=SCRIPTDIR source=waiting.sh

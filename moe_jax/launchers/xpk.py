@@ -44,6 +44,8 @@ class Options:
                             "or --base_docker_image, to which xpk adds this directory; not both")  # fmt: skip
         if self.num_slices < 1:
             raise UserError(f"--num_slices={self.num_slices}: must be at least 1")
+        if self.grace_seconds < 1:
+            raise UserError(f"--grace_seconds={self.grace_seconds}: must be at least 1")
         for flag in self.extra:
             if any(_abbreviates(flag, ours) for ours in _OURS):
                 raise UserError(f"{flag}: is for submit to set, not for xpk; moe-jax submit --help lists its flags")
