@@ -124,6 +124,7 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
         say("there is nothing to submit")
         return errors.DONE
     jobs, rows = [ticket.job for ticket in choice.tickets], costs.planned_rows(workdir)
+    submitting.refuse_packs(jobs, launcher.hosts)
     say(f"to submit: {costs.of(jobs, rows)}")
     if names := costs.unfit(jobs, rows):
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

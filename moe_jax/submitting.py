@@ -115,6 +115,17 @@ def _why_not(seen: JobState, record: Record | None, retry_failed: bool, dead: se
     return "queued" if set(seen.open_runs) & set(record.runs) else None
 
 
+def refuse_packs(jobs: Sequence[Job], hosts: int | None) -> None:
+    """Raises UserError where several hosts would train what only one process can."""
+    packs = [job for job in jobs if len(job.runs) > 1 and not job.is_trunk]
+    if packs and hosts is not None and hosts > 1:
+        size = packs[0].runs[0].config.sweep.pack
+        raise UserError(
+            f"config.sweep.pack={size}: packed runs are trained by one process, and a job "
+            f"has {hosts} hosts there; take a slice of one host, or --config.sweep.pack=1, which makes the same runs"
+        )
+
+
 def _check_names(names: Sequence[str], states: Sequence[JobState]) -> None:
     known = {seen.job.name: seen for seen in states}
     for name in names:

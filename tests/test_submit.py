@@ -11,7 +11,7 @@ import pytest
 
 from moe_jax import command, files, grid, submission, submit, submitting
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
-from moe_jax.launchers import remote, xpk
+from moe_jax.launchers import hosts, remote, xpk
 from moe_jax.submission import Submission
 from moe_jax.workdir import Workdir
 from tests import synthetic_sweep as synthetic
@@ -89,6 +89,36 @@ def test_a_job_restarts_on_what_a_restart_helps_and_ends_in_python(place):
         "exec env JAX_PLATFORMS=tpu,cpu python -m moe_jax.train --multihost "
         f"--workdir={place.workdir} --run={runs_of(place)[0].name}"
     )
+
+
+@pytest.mark.parametrize(
+    ("slice", "accepted"),
+    [
+        ([*XPK, "--tpu_type=v6e-4"], True),
+        ([*XPK, "--tpu_type=v6e-4", "--num_slices=2"], False),
+        ([*XPK, "--tpu_type=v5litepod-8"], False),
+        ([*QUEUES, "--accelerator_type=v5litepod-8"], True),
+        (QUEUES, False),
+    ],
+)
+def test_packs_are_not_given_to_several_hosts(place, capsys, monkeypatch, byte_store, slice, accepted):
+    monkeypatch.setitem(globals(), "CONFIG", "--config=configs/lr_sweep.py:smoke")
+    packed = [f"--config.data.store={byte_store}", "--config.sweep.pack=4", "--dry_run"]
+    code, printed = place(*slice, *packed), capsys.readouterr()
+    assert (code, "--pack=" in printed.out) == ((DONE, True) if accepted else (BAD_INPUT, False))
+    assert accepted or "packed runs are trained by one process, and a job has" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "gke", "vm"),
+    [
+        ("v5litepod-1", 1, 1), ("v5litepod-8", 2, 1), ("v5litepod-16", 4, 4), ("v6e-8", 2, 1), ("v6e-2x4", 2, 1),
+        ("v5p-8", 1, 1), ("v5p-16", 2, 2), ("v5p-4x4x4", 16, 16), ("v4-8", 1, 1), ("tpu7x-2", 1, 1), ("x", None, None),
+    ],
+)  # fmt: skip
+def test_hosts_by_the_name_of_a_slice(name, gke, vm):
+    assert (hosts.on_gke(name, 1), hosts.of_tpu_vm(name)) == (gke, vm)
+    assert hosts.on_gke(name, 3) == (None if gke is None else 3 * gke)
 
 
 def test_finished_runs_are_left_alone(place, capsys):

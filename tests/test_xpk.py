@@ -4,6 +4,7 @@ xpk is in an environment of its own (make xpk). Its --dry-run still asks gcloud 
 manifest file; the programs that it might call are fakes here that fail.
 """
 
+import re
 import subprocess
 
 import pytest
@@ -120,7 +121,11 @@ def test_hostile_workdirs_reach_python_unchanged(jobset, tmp_path):
     assert not list(tmp_path.rglob("hacked"))
 
 
-@pytest.mark.parametrize("tpu", ["v4-8", "v5p-32", "v5litepod-64", "v6e-16"])
+READMES = "".join(path.read_text() for path in (ROOT / "README.md", ROOT / "tpu_scripts" / "README.md"))
+IN_READMES = set(re.findall(r"--tpu[-_]type=([a-z0-9-]+)", READMES))
+
+
+@pytest.mark.parametrize("tpu", sorted({"v4-8", "v5p-32", "v5litepod-64", "v6e-16", *IN_READMES}))
 def test_xpk_knows_the_names_of_slices(jobset, tmp_path, tpu):
     made = jobset(f"--tpu_type={tpu}", "--docker_image=i", workdir=tmp_path / "w")
     assert container(made)["resources"]["limits"]["google.com/tpu"] in (4, 8)

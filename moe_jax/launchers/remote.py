@@ -25,6 +25,7 @@ class Launcher(Protocol):
 
     client: str  # the program that the commands need
     how_to_get_it: str
+    hosts: int | None  # of one job, each with a process; None where that cannot be told
 
     def preparation(self) -> list[Command]:
         """What has to be done once before the first batch."""
