@@ -28,7 +28,8 @@ from moe_jax.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-    """The steps that runs have in common which differ in D alone. One run by itself has no trunk."""
+    """The steps that runs have in common which differ in D alone. One run by itself has no trunk, nor have runs whose
+    rates fall from the first step on."""
 
     name: str
     branches: tuple[PlannedRun, ...]  # the shortest first
@@ -82,7 +83,7 @@ def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
     found: dict[str, Trunk] = {}
     taken = {run.name for run in runs}
     for common, branches in groups.items():
-        if len(branches) == 1:
+        if len(branches) == 1 or not any(run.config.decay_start for run in branches):
             continue
         name = trunk_name(branches[0].name, branches[0].overrides, common)  # the first stays so in an extended grid
         branches.sort(key=lambda run: run.config.train.tokens)

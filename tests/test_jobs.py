@@ -41,6 +41,13 @@ def test_whatever_else_differs_is_not_shared(field):
     assert not jobs.trunks(planned(TOKENS[0], TOKENS[1] | {field: values[field]}))
 
 
+def test_runs_that_have_no_step_in_common_have_no_trunk():
+    from_the_first = {"optim.decay_fraction": 1.0, "optim.warmup_tokens": 0}
+    runs = planned(*(cell | from_the_first for cell in TOKENS))
+    assert [run.config.decay_start for run in runs] == [0, 0, 0] and not jobs.trunks(runs)
+    assert [job.flags for job in jobs.jobs(runs)] == [(f"--run={run.name}",) for run in runs]
+
+
 def test_cosine_runs_have_no_trunk():
     base = configfile.load(["--config=configs/common.py"]).base.to_dict()
     runs = planned(*TOKENS, base=base)
