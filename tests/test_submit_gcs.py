@@ -5,8 +5,11 @@ test_submission.py looks at what is asked of the service).
 """
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -40,6 +43,16 @@ for change in ("folder.begin_attempt()", "folder.end_attempt(1, 1, 'out of memor
 """
 
 
+def readme():
+    """(flags of the README's submit, what it says that this prints but for the lines that it leaves out)"""
+    section = (ROOT / "README.md").read_text().partition("\n## Submitting a sweep")[2]
+    blocks = re.findall(r"\n\n((?:    .*\n)+)", section)
+    command, said = (textwrap.dedent(block).replace(" \\\n  ", " ") for block in blocks[:2])
+    program, verb, *flags = shlex.split(command)
+    assert (program, verb) == ("moe-jax", "submit")
+    return flags, said.removesuffix("…\n")
+
+
 def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
     xpk = FakeClient(tmp_path, "xpk")
     script = tmp_path / "submit.py"  # with the fake, also where .venv-xpk has the real one
@@ -58,6 +71,9 @@ def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
             return done.stdout
 
         run("-m", "moe_jax.cli", "prepare", f"--store={STORE}")
+        asked, said = readme()
+        printed = run(script, *asked)
+        assert printed.startswith(said) and printed.count("\nxpk workload create ") == 8
         printed = run(script, *FLAGS, "--dry_run")
         assert printed.count("\nxpk workload create ") == 8 and not xpk.calls
         run(script, *FLAGS, "--yes")
