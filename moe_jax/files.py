@@ -86,33 +86,34 @@ def _object(path: epath.Path, data: bytes) -> dict[str, Any]:
     return value
 
 
-def update_json(path: epath.Path, change: Change) -> dict[str, Any]:
-    """Makes the object in `path` (None: there is none) what `change` makes of it, and gives that. Several writers at
-    once take turns, by flock(2) on a local disk and by a conditional write on an object store, so that none overwrites
-    what it has not seen. Where nothing changes nothing is written. Raises as read_json, OSError, and what `change`
-    raises, which may be called several times."""
+def update_json(path: epath.Path, change: Change) -> None:
+    """Makes the object in `path` (None: there is none) what `change` makes of it. Several writers at once take turns,
+    by flock(2) on a local disk and by a conditional write on an object store, so that none overwrites what it has not
+    seen. Where nothing changes nothing is written. `change` may be called several times, and its last word counts.
+    Raises as read_json, OSError, and what `change` raises."""
     if _is_remote(path):
-        return _update_object(path, change)
+        _update_object(path, change)
+        return
     old = _read(path)
     if (new := _changed(path, old, change)) == old:
-        return json.loads(new)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        old = _read(path)
-        if (new := _changed(path, old, change)) != old:
+        if (seen := _read(path)) != old:
+            old, new = seen, _changed(path, seen, change)
+        if new != old:
             write_atomic(path, new)
-    return json.loads(new)
 
 
-def _update_object(path: epath.Path, change: Change) -> dict[str, Any]:
+def _update_object(path: epath.Path, change: Change) -> None:
     folder = _key_values(os.fspath(path.parent))
     while True:
         read = _done(path, folder.read(path.name))
         old = None if read.state == "missing" else read.value
         new = _changed(path, old, change)
         if new == old or _done(path, folder.write(path.name, new, if_equal=read.stamp.generation)).generation:
-            return json.loads(new)  # else another writer came between
+            return  # else another writer came between
 
 
 def _key_values(folder: str) -> Any:

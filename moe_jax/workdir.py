@@ -87,16 +87,20 @@ class Workdir:
         run) it joins the others. UserError names the first run that differs. `check` gets all runs before anything is
         written, and raises where they may not be together. Without `writes` nothing is: another process does."""
 
-        def accepted(values: dict[str, Any] | None) -> Manifest:
-            old = None if values is None else self._parsed(values)
-            found = manifest if old is None else manifest_lib.extended(old, manifest, whole, f"--workdir={self.path}")
-            check(found.runs)
-            return found
+        accepted = manifest
+
+        def change(values: dict[str, Any] | None) -> dict[str, Any]:
+            nonlocal accepted
+            old, where = None if values is None else self._parsed(values), f"--workdir={self.path}"
+            accepted = manifest if old is None else manifest_lib.extended(old, manifest, whole, where)
+            check(accepted.runs)
+            return values if accepted == old else manifest_lib.to_json(accepted)
 
         if not writes:
-            return accepted(self._values())
-        path = self.path / "sweep.json"
+            change(self._values())
+            return accepted
         try:
-            return self._parsed(files.update_json(path, lambda values: manifest_lib.to_json(accepted(values))))
+            files.update_json(self.path / "sweep.json", change)
         except NotADirectoryError as e:
             raise UserError(f"--workdir={self.path}: is not a folder") from e
+        return accepted
