@@ -79,7 +79,7 @@ def _to_json(value: Any) -> bytes:
 def _object(path: epath.Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise DamagedFile(f"{path}: is damaged (not JSON: {e})") from e
     if not isinstance(value, dict):
         raise DamagedFile(f"{path}: is damaged (a JSON object was written, this is a {type(value).__name__})")

@@ -219,13 +219,13 @@ def trunk_state(trunk: Trunk, workdir: Workdir, now: float) -> RunState:
 
 
 def is_ready(job: Job, workdir: Workdir) -> bool:
-    """Whether what it waits for is there: its trunk has passed its point. A trunk that diverged goes no further, so its
-    branches start from what it has, and diverge where it did."""
+    """Whether what it waits for is there: its trunk has passed its point. One that diverged, or has nothing left to do
+    for runs without a result (this one's may be damaged), goes no further: its branches start from what it has."""
     if job.waits_for is None:
         return True
     if max(workdir.trunk_dir(job.waits_for).saved_steps(), default=0) >= job.first_step:
         return True
-    return trunk_state(job.trunk, workdir, time.time()).state == "diverged"
+    return trunk_state(job.trunk, workdir, time.time()).state in ("diverged", "done")
 
 
 @dataclasses.dataclass(frozen=True)

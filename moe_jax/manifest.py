@@ -9,7 +9,6 @@ from moe_jax import counts
 from moe_jax.errors import UserError
 from moe_jax.grid import Run, config_hash
 from moe_jax.naming import check_name
-from moe_jax.tables import number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +102,13 @@ def _first_difference(a: config_lib.Config, b: config_lib.Config) -> str:
     return " (the vocabulary differs)"
 
 
+_MAX_SWEEP = 7  # characters: a job's name has 40, a run's 28
+
+
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """What `from_json` takes back."""
     values = dataclasses.asdict(manifest)
     return values | {"runs": list(values["runs"])}
-
-
-_COUNTED = (
-    *(field.name for kind in (counts.Counts, counts.Flops) for field in dataclasses.fields(kind)),
-    "steps",
-    "vocabulary_size",
-)
 
 
 def from_json(values: dict[str, Any]) -> Manifest:
@@ -130,22 +125,25 @@ def from_json(values: dict[str, Any]) -> Manifest:
         if name in runs:
             raise UserError(f"its run {name} is there twice")
         try:
-            runs[name] = _run(name, entry)
+            runs[name] = _run(name, entry, identity)
         except UserError as e:
             raise UserError(f"its run {name}: {e}") from e
     if not runs:
         raise UserError("it has no run")
-    return Manifest(check_name(values.get("sweep")), _take(values, "config_flags", str), identity, tuple(runs.values()))
+    sweep = check_name(values.get("sweep"))
+    if len(sweep) > _MAX_SWEEP:
+        raise UserError(f"sweep is {sweep!r}, longer than {_MAX_SWEEP} characters")
+    return Manifest(sweep, _take(values, "config_flags", str), identity, tuple(runs.values()))
 
 
-def _run(name: str, entry: dict[str, Any]) -> PlannedRun:
-    counted = _take(entry, "counts", dict)
-    for field in _COUNTED:
-        value = number(counted.get(field))
-        if value is None or value < 0:
-            raise UserError(f"counts.{field} is {counted.get(field)!r:.40}")
+def _run(name: str, entry: dict[str, Any], store: StoreIdentity) -> PlannedRun:
+    """Counts and hash follow from the config and the store: where they do not, something else has changed the file."""
     config = config_lib.from_dict(_take(entry, "config", dict))
-    return PlannedRun(name, _take(entry, "overrides", dict), config, counted, _take(entry, "config_hash", str))
+    (planned,) = plan_runs([Run(name, _take(entry, "overrides", dict), config)], store)
+    for field in ("counts", "config_hash"):
+        if entry.get(field) != getattr(planned, field):
+            raise UserError(f"{field} is not that of its config")
+    return planned
 
 
 def _take(values: dict[str, Any], field: str, kind: type) -> Any:

@@ -169,7 +169,7 @@ class RunDir:
                 entry = json.loads(line)
                 if not entry["step"] > (read[-1]["step"] if read else -1):
                     break
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
             read.append(entry)
         return read

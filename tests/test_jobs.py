@@ -141,3 +141,4 @@ def test_what_a_trunk_still_has_to_do_follows_from_the_files(tmp_path):
         workdir.run_dir(run.name).create()
         workdir.run_dir(run.name).write_result({"status": "done"})
     assert state() == "done"
+    assert jobs.is_ready(long, workdir)  # these results are damaged: nobody would train the trunk for them

@@ -127,6 +127,8 @@ def test_a_host_that_comes_back_passes_over_what_has_ended(host, tmp_path):
     process.communicate(timeout=30)
     assert process.returncode == 75
     (host.home / "count").unlink()
+    with open(ended, "a") as f:
+        f.write("0\n")  # a torn line
     code, out = host.run([0] * 9, "work_queue.sh", "gs://b/w", stdin=jobs, ENDED=ended)
     assert code == 1 and "the queue has ended: 3 jobs, 1 failed" in out
     assert host.starts == 1 and "--trunk=b --branches: has ended with code 2 before" in out

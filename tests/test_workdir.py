@@ -123,6 +123,7 @@ def test_a_damaged_manifest_is_refused(workdir, damage):
 WRONG = {
     "sweep": 5, "config_flags": None, "store": {"path": "x", "sha256": "y", "vocabulary_size": "z"}, "runs": [3],
     "runs.name": "../../evil", "runs.counts": [], "runs.counts.train_flops": "a", "runs.counts.tokens": 10**400,
+    "runs.counts.n_total": 1, "runs.config.optim.learning_rate": 0.5,
     "runs.config": {}, "runs.config.train.tokens": 10**400, "runs.overrides": 1, "runs.config_hash": 1,
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ source "$here/waiting.sh"
 failed=0 jobs=() record=${ENDED:-}
 declare -A ended=()
 if [ -f "$record" ]; then
-  while read -r code job; do ended[$job]=$code; done <"$record"
+  while read -r code job; do if [ -n "$job" ]; then ended[$job]=$code; fi; done <"$record"
 fi
 mapfile -t jobs
 for job in "${jobs[@]}"; do
