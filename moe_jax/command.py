@@ -57,12 +57,12 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.DONE
     except Exception as e:
-        if (known := _outside(e)) is None:
+        if (known := of_outside(e)) is None:
             raise
         return _say(*known)
 
 
-def _outside(e: Exception) -> tuple[str, int] | None:
+def of_outside(e: BaseException) -> tuple[str, int] | None:
     """(sentence, exit code) for what the world does to us: full disks, wrong paths, object stores that do not answer.
     None where the error is our own."""
     if type(e).__module__.partition(".")[0] in _OBJECT_STORES:

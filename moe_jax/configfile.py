@@ -36,6 +36,16 @@ class ConfigFile:
     def config(self) -> config_lib.Config:
         return config_lib.from_dict(self.base.to_dict())
 
+    def check_overrides(self) -> None:
+        """Raises UserError where the command line gives a value that every cell of the grid replaces."""
+        cells = [cell for cell in self.cells or () if "refused" not in cell]
+        for override in self.overrides:
+            field = override.removeprefix("--config.").partition("=")[0]
+            if cells and all(field in cell for cell in cells):
+                raise UserError(
+                    f"{override}: every cell of the grid of {self.spec} sets it, so it would change nothing"
+                )
+
     @property
     def refused(self) -> list[str]:
         """Why some cells of the grid are not to be run."""
@@ -75,6 +85,9 @@ def load(config_args: Sequence[str]) -> ConfigFile:
     base = _override(base, overrides)
     cells = None
     if hasattr(module, "get_grid"):
+        # A grid that follows from the config, by a rule or a budget, follows from the one that is run.
+        original = module.get_config
+        module.get_config = lambda a=None: base.copy_and_resolve_references() if a == (arg or None) else original(a)
         cells = _call(module, "get_grid", arg or None, specs[0])
         _check_cells(cells, specs[0])
     return ConfigFile(specs[0], tuple(overrides), config_dict.FrozenConfigDict(base), cells)
@@ -160,3 +173,11 @@ def _value(text: str) -> Any:
 def _check_cells(cells: Any, spec: str) -> None:
     if not isinstance(cells, list) or not cells or not all(isinstance(c, dict) for c in cells):
         raise UserError(f"--config={spec}: get_grid() must give a list of dicts of overrides, with at least one")
+    for i, cell in enumerate(cells, 1):
+        where = f"--config={spec}: cell {i} of the grid"
+        if not all(isinstance(field, str) for field in cell):
+            raise UserError(f'{where}: its fields must be texts, as "train.tokens"; it is {cell!r:.200}')
+        if not isinstance(cell.get("refused", ""), str):
+            raise UserError(f"{where}: 'refused' must be the reason, a text, not {cell['refused']!r:.40}")
+        if not isinstance(cell.get("derived", ()), (tuple, list)):
+            raise UserError(f"{where}: 'derived' must list fields, not {cell['derived']!r:.40}")

@@ -172,7 +172,7 @@ def jobs(runs: Sequence[PlannedRun], *, apart: bool = True, packed: bool = True)
         if trunk is not None and trunk.name not in out:
             out[trunk.name] = _trunk_job(trunk, with_branches=not apart)
         if trunk is None or apart:
-            out[run.name] = _run_job(run, trunk)
+            out[run.name] = run_job(run, trunk)
     return list(out.values())
 
 
@@ -186,7 +186,8 @@ def _trunk_job(trunk: Trunk, *, with_branches: bool) -> Job:
     )  # fmt: skip
 
 
-def _run_job(run: PlannedRun, trunk: Trunk | None) -> Job:
+def run_job(run: PlannedRun, trunk: Trunk | None) -> Job:
+    """The job of one run, with the trunk that it branches from."""
     first, last = 0 if trunk is None else run.config.decay_start, run.config.steps
     return Job(
         run.name, (f"--run={run.name}",), (run,), first, last, (last - first) * run.config.batch_tokens,

@@ -62,7 +62,7 @@ class Outlook:
 def of(file: ConfigFile) -> Outlook:
     """The grid of a config, or its one run. Raises UserError; where nothing says how large the vocabulary is, too."""
     runs = grid.expand(file.base.to_dict(), file.cells)
-    planning.check_one_store(runs)
+    planning.check_grid(file, runs)
     path = file.config.data.store
     try:
         store = store_lib.open_store(path)

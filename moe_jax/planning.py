@@ -20,11 +20,16 @@ def open_configs_store(file: ConfigFile) -> Store:
         raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
 
 
-def check_one_store(runs: Sequence[Run]) -> None:
-    """Raises UserError where the runs of a grid would read several stores."""
-    stores = {run.config.data.store for run in runs}
-    if len(stores) > 1:
-        raise UserError(f"config.data.store: a sweep has one token store, the grid names {', '.join(sorted(stores))}")
+def check_grid(file: ConfigFile, runs: Sequence[Run]) -> None:
+    """Raises UserError where the runs of its grid would read another store than the config's, or where a value of the
+    command line would be lost."""
+    file.check_overrides()
+    stores = {run.config.data.store for run in runs} - {file.config.data.store}
+    if stores:
+        raise UserError(
+            f"config.data.store: a sweep has one token store, that of the config ({file.config.data.store}); the "
+            f"grid's cells name {', '.join(sorted(stores))}"
+        )
 
 
 def enter(
@@ -35,7 +40,8 @@ def enter(
     The grid with `whole_grid`, the config itself without; without `writes` another process enters it. Raises UserError
     before anything is written."""
     runs = grid.expand(file.base.to_dict(), file.cells if whole_grid else None)
-    check_one_store(runs)
+    if whole_grid:
+        check_grid(file, runs)
     store = open_configs_store(file)
     identity = StoreIdentity(file.config.data.store, store.info.sha256, store.info.vocabulary_size)
     planned = plan_runs(runs, identity)

@@ -60,7 +60,9 @@ def _planned(config_args: Sequence[str], workdir: str | None):
     else:  # the vocabulary is the store's
         info = planning.open_configs_store(file).info
         store = StoreIdentity(file.config.data.store, info.sha256, info.vocabulary_size)
-    return plan_runs(grid.expand(file.base.to_dict(), file.cells), store)
+    runs = grid.expand(file.base.to_dict(), file.cells)
+    planning.check_grid(file, runs)
+    return plan_runs(runs, store)
 
 
 def _states(workdir: str | None, runs) -> list[str]:

@@ -27,10 +27,15 @@ def fault(result: dict[str, Any], name: str) -> str | None:
     if not isinstance(result.get("config_hash"), str):
         return f"its config_hash is {result.get('config_hash')!r}"
     for field in _REQUIRED[status]:
-        if number(result.get(field)) is None:
+        value = number(result.get(field))
+        if value is None or value < 0:
             return f"{field} is {result.get(field)!r}"
     for field in MEASURED:
         value = result.get(field)
         if value is not None and (not isinstance(value, str) if field in TEXTS else number(value) is None):
             return f"{field} is {value!r}"
+        if isinstance(value, (int, float)) and value < 0:
+            return f"{field} is {value!r}"
+    if (result.get("dropped_fraction") or 0) > 1:
+        return f"dropped_fraction is {result['dropped_fraction']!r}"
     return None

@@ -39,6 +39,12 @@ def row(run: PlannedRun, folder: RunDir) -> Row | None:
     result = folder.result()
     if result is None:
         return None
+    if result["status"] == "done" and result["config_hash"] == run.config_hash:
+        for field in ("steps", "tokens"):
+            if result[field] != run.counts[field]:
+                raise DamagedFile(
+                    f"{folder.result_path}: is damaged ({field} is {result[field]!r}, planned were {run.counts[field]})"
+                )
     made_on = folder.run()
     store = made_on.get("store") if made_on else None
     if not isinstance(store, dict) or not isinstance(store.get("sha256"), str):

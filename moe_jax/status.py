@@ -96,7 +96,7 @@ def _line(work: Workdir, job: Job, submitted_as: str | None, now: float, all_flo
         seen = state_of(run, work.run_dir(run.name), now)
     beat, result = seen.beat, seen.result or {}
     speed = number((result or beat).get("tokens_per_second"))
-    left = (seen.steps - seen.step) * run.config.batch_tokens
+    left = (seen.steps - seen.step) * run.config.batch_tokens / speed if speed else None
     beat_time = number(beat.get("time"))
     own_steps = (seen.step - job.first_step) / max(1, job.last_step - job.first_step)
     return Line(
@@ -110,7 +110,7 @@ def _line(work: Workdir, job: Job, submitted_as: str | None, now: float, all_flo
         train_loss=number(result.get("train_loss")) if result else number(beat.get("loss")),
         eval_loss=number(result.get("eval_loss")),
         tokens_per_second=speed,
-        seconds_left=left / speed if seen.state == "running" and speed else None,
+        seconds_left=number(left) if seen.state == "running" else None,
         attempts=seen.attempts,
         age_seconds=None if beat_time is None else max(0.0, now - beat_time),
         sentence=_sentence(seen.state, seen.sentence, result, submitted_as),

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +20,7 @@ from etils import epath
 from moe_jax import files
 from moe_jax.errors import UserError
 from moe_jax.jobs import Job
+from moe_jax.tables import number
 from moe_jax.workdir import Workdir
 
 SUBMITTING, QUEUED = "submitting", "queued"
@@ -132,10 +134,24 @@ def queued_as(workdir: Workdir) -> dict[str, str]:
         return {}
 
 
+_KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
+    (("job", "id", "launcher", "batch", "state", "host", "token"), lambda value: isinstance(value, str)),
+    (("retry", "pid"), lambda value: type(value) is int),
+    (("time",), lambda value: number(value) is not None),
+    (("runs",), lambda value: isinstance(value, list) and all(isinstance(run, str) for run in value)),
+)
+
+
 def _read(path: epath.Path) -> Record:
     values = files.read_json(path)
     try:
+        for names, is_kind in _KINDS:
+            for name in names:
+                if not is_kind(values[name]):
+                    raise TypeError(f"{name} is {values[name]!r:.40}")
         record = Record(**values | {"runs": tuple(values["runs"])})
+        if path.name != f"{record.id}.json":
+            raise ValueError(f"its id is {record.id}")
         if record.state not in (SUBMITTING, QUEUED) or record.retry + record.time + record.pid < 0:
             raise ValueError("its state, retry, time or pid is none")
     except (KeyError, TypeError, ValueError) as e:

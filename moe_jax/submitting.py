@@ -12,9 +12,9 @@ from moe_jax.errors import UserError, WorkFailed
 from moe_jax.jobs import Job
 from moe_jax.launchers import remote
 from moe_jax.launchers.remote import Launcher
-from moe_jax.manifest import Manifest
+from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.runstate import state_of
-from moe_jax.submission import SUBMITTING, Record, Submission, Ticket, ticket
+from moe_jax.submission import QUEUED, SUBMITTING, Record, Submission, Ticket, ticket
 from moe_jax.tables import one_line
 from moe_jax.workdir import Workdir
 
@@ -80,15 +80,19 @@ def choose(
     what there is not."""
     states = job_states(workdir, manifest)
     _check_names(again.names, states)
-    given = {s.job.name: records[s.job.name] for s in states if s.open_runs and s.job.name in records}
+    given, apart = _given(states, records)
     batches = {record.batch for record in given.values() if record.state != SUBMITTING}
     dead = lost(sorted(batches)) if again.failed and batches else set()
     tickets, said, left = [], [], Counter()
     for seen in states:
+        if (free := apart.get(seen.job.name)) is not None and seen.job.name not in again.names:
+            left[QUEUED] += len(seen.open_runs) - len(free)
+            tickets += [ticket(manifest.sweep, jobs_lib.run_job(run, None), None) for run in free]
+            continue
         record = given.get(seen.job.name)
         why_not = None if seen.job.name in again.names else _why_not(seen, record, again.failed, dead, waits)
         if why_not is None:
-            tickets.append(ticket(manifest.sweep, seen.job, record))
+            tickets.append(ticket(manifest.sweep, seen.job, records.get(seen.job.name)))
         elif why_not in _RETRIED:
             said.append(
                 f"{seen.job.name}: {why_not} ({one_line(seen.sentence) or 'no sign of life'}); submitted before as "
@@ -99,6 +103,31 @@ def choose(
     if left:
         said.append(f"left alone: {', '.join(f'{n:,} {why}' for why, n in left.items())}")
     return Choice(tickets, said)
+
+
+def _given(
+    states: Sequence[JobState], records: dict[str, Record]
+) -> tuple[dict[str, Record], dict[str, list[PlannedRun]]]:
+    """(job -> the record by which a launcher has it, job -> its open runs that none has, where one has the others).
+
+    A grid that was extended makes trunks and packs of runs that were submitted by themselves."""
+    holders: dict[str, Record] = {}
+    for record in sorted(records.values(), key=lambda record: record.time):
+        if not record.is_abandoned:
+            holders |= dict.fromkeys(record.runs, record)
+    given, apart = {}, {}
+    for seen in states:
+        held = [holders[name] for name in seen.open_runs if name in holders]
+        if not seen.open_runs:
+            continue
+        if seen.job.name in records:
+            given[seen.job.name] = records[seen.job.name]
+        elif len(held) == len(seen.open_runs):
+            given[seen.job.name] = held[-1]
+        elif held:
+            free = set(seen.open_runs) - holders.keys()
+            apart[seen.job.name] = [run for run in seen.job.runs if run.name in free]
+    return given, apart
 
 
 def _why_not(seen: JobState, record: Record | None, retry_failed: bool, dead: set[str], waits: bool) -> str | None:
@@ -130,10 +159,12 @@ def _check_names(names: Sequence[str], states: Sequence[JobState]) -> None:
     known = {seen.job.name: seen for seen in states}
     for name in names:
         if name not in known:
-            raise UserError(f"--retry={name}: the sweep has no such job; jobs are called as their run or trunk")
+            of = next((s.job.name for s in states if name in {run.name for run in s.job.runs}), None)
+            hint = "jobs are called as their run or trunk" if of is None else f"its job is called {of}"
+            raise UserError(f"--retry={name}: the sweep has no such job; {hint}")
         if not known[name].open_runs:
             raise UserError(
-                f"--retry={name}: is {known[name].state}; moe-jax sweep --rerun={name} would train it again"
+                f"--retry={name}: is {known[name].state}; moe-jax sweep --rerun=RUN would train a run of it again"
             )
 
 

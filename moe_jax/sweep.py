@@ -45,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
     if file.refused:
         print("\n".join(file.refused))
     for name in flags.rerun:
-        manifest.run(name)
+        if name not in {run.name for run in manifest.runs}:
+            raise UserError(f"--rerun={name}: the sweep has no such run; moe-jax status lists them")
+    for name in flags.rerun:
         workdir.set_run_aside(name)
     with Display() as display:
         states = LocalLauncher(workdir, manifest.runs, flags.jobs, display).go()

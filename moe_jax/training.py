@@ -19,7 +19,20 @@ from typing import Any
 
 import jax
 
-from moe_jax import chips, errors, evaluation, files, optim, processes, profiling, provenance, sharding, sinks, windows
+from moe_jax import (
+    chips,
+    command,
+    errors,
+    evaluation,
+    files,
+    optim,
+    processes,
+    profiling,
+    provenance,
+    sharding,
+    sinks,
+    windows,
+)
 from moe_jax import config as config_lib
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
@@ -129,7 +142,7 @@ def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
         code, sentence = e.code, str(e)
         raise
     except BaseException as e:
-        sentence = f"{type(e).__name__}: {e}"
+        sentence, code = command.of_outside(e) or (f"{type(e).__name__}: {e}", errors.FAILED)
         raise
     finally:
         if run.result is not None:

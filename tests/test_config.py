@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moe_jax import config as config_lib
-from moe_jax import configfile
+from moe_jax import configfile, counts, grid
 from moe_jax.errors import UserError
 
 
@@ -106,6 +106,9 @@ def test_a_missing_field_is_refused():
         config_lib.from_dict(values)
 
 
+GRID = "from configs import common\nget_config = common.get_config\ndef get_grid(arg=None):\n    return {}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -113,8 +116,10 @@ def test_a_missing_field_is_refused():
         ("def get_config(:\n", ["SyntaxError"]),
         ("x = 1\n", ["has no get_config"]),
         ("def get_config(arg=None):\n    return {}\n", ["must give a ConfigDict"]),
-        ("from configs import common\nget_config = common.get_config\ndef get_grid(arg=None):\n    return []\n",
-         ["get_grid() must give a list"]),
+        (GRID.format("[]"), ["get_grid() must give a list"]),
+        (GRID.format("[{1: 2}]"), ["cell 1 of the grid: its fields must be texts"]),
+        (GRID.format("[{'refused': ['x']}]"), ["'refused' must be the reason"]),
+        (GRID.format("[{'derived': 3}]"), ["'derived' must list fields"]),
     ],
 )  # fmt: skip
 def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
@@ -128,6 +133,22 @@ def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
         configfile.load([f"--config={file}"])
     for word in [str(file), *words]:
         assert word in str(e.value)
+
+
+def test_what_the_command_line_gives_is_not_lost_in_a_grid():
+    """Where every cell sets the field, it is refused; a rule or a budget follows from it."""
+    file = configfile.load(["--config=configs/smoke.py:tiny", "--config.model.d_model=64"])
+    with pytest.raises(UserError, match=r"--config.model.d_model=64: every cell of the grid of .* sets it"):
+        file.check_overrides()
+    base = ["--config=configs/abnar2025.py:smoke"]
+    files = [configfile.load(base), configfile.load([*base, "--config.data.sequence_length=128"])]
+    for file in files:
+        file.check_overrides()
+        V = file.config.model.vocabulary_size
+        for run in grid.expand(file.base.to_dict(), file.cells):
+            assert counts.count_flops(run.config, V).flops_abnar2025 == pytest.approx(3e10, rel=0.1)
+    tokens = [[cell["train.tokens"] for cell in file.cells if "refused" not in cell] for file in files]
+    assert tokens[0] != tokens[1]
 
 
 def test_a_config_elsewhere_starts_from_ours(tmp_path):

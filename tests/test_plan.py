@@ -98,7 +98,7 @@ def test_a_grid_has_one_store(tmp_path):
         "def get_grid(arg=None):\n"
         "    return [{'data.store': 'a'}, {'data.store': 'b', 'seed': 1}]\n"
     )
-    with pytest.raises(errors.UserError, match="a sweep has one token store, the grid names a, b"):
+    with pytest.raises(errors.UserError, match=r"that of the config \(.*\); the grid's cells name a, b"):
         plan.main([f"--config={config}"])
 
 

@@ -109,6 +109,37 @@ def test_packs_are_not_given_to_several_hosts(place, capsys, monkeypatch, byte_s
     assert accepted or "packed runs are trained by one process, and a job has" in printed.err
 
 
+GROWING = """
+from configs import smoke
+
+def get_config(arg=None):
+    config = smoke.get_config("tiny")
+    config.sweep.pack, config.train.tokens = 3, 2048
+    return config
+
+def get_grid(arg=None):
+    return [{"seed": seed} for seed in range(int(arg))]
+"""
+
+
+def test_a_run_that_is_queued_is_not_submitted_again_in_a_pack_of_a_grown_grid(place, capsys, monkeypatch, tmp_path):
+    (tmp_path / "growing.py").write_text(GROWING)
+    slice = [*XPK, "--tpu_type=v6e-1", "--yes"]
+
+    def grown(n):
+        monkeypatch.setitem(globals(), "CONFIG", f"--config={tmp_path / 'growing.py'}:{n}")
+        assert place(*slice) == DONE
+        return [flag(call, "--command").split()[-1] for call in place.xpk.calls]
+
+    (first,) = grown(1)
+    assert first.startswith("--run=")
+    flags = grown(3)
+    assert len(flags) == 3 and all(f.startswith("--run=") for f in flags) and len(set(flags)) == 3
+    assert "left alone: 1 queued" in capsys.readouterr().out
+    assert grown(3) == flags and "there is nothing to submit" in capsys.readouterr().out
+    assert len(grown(6)) == 4  # the second pack is whole
+
+
 @pytest.mark.parametrize(
     ("name", "gke", "vm"),
     [

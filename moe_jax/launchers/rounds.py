@@ -9,7 +9,7 @@ from moe_jax.launchers.local import LocalLauncher
 from moe_jax.manifest import PlannedRun
 from moe_jax.progress import Display
 from moe_jax.runstate import RunState
-from moe_jax.tables import count
+from moe_jax.tables import count, number
 from moe_jax.workdir import Workdir
 
 
@@ -33,9 +33,11 @@ def train(
 
 
 def _again(workdir: Workdir, run: PlannedRun, trunk: Trunk | None) -> bool:
-    """By the code of its last start, or of its trunk's where it has not been started."""
+    """By the code of its last start, or of its trunk's where that came later."""
     attempts = workdir.run_dir(run.name).attempts()
-    if not attempts and trunk is not None:
-        attempts = workdir.trunk_dir(trunk.name).attempts()
+    if trunk is not None:
+        attempts = sorted(
+            [*attempts, *workdir.trunk_dir(trunk.name).attempts()], key=lambda a: number(a.get("began")) or 0
+        )
     code = attempts[-1].get("exit_code") if attempts else None
     return not isinstance(code, int) or restarts.helps(code)
