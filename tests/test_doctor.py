@@ -9,6 +9,7 @@ import pytest
 
 from moe_jax import doctor, errors
 from moe_jax.checks import Finding, clients, machine, sweep
+from moe_jax.launchers import xpk
 from tests import synthetic_sweep
 
 TINY = "--config=configs/smoke.py:tiny"
@@ -21,6 +22,7 @@ def fake(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(clients, "_ADC", tmp_path / "adc.json")
+    monkeypatch.setattr(xpk, "client_path", lambda: "xpk")  # also where .venv-xpk has the real one
 
     def make(name: str, prints: str, code: int = 0) -> None:
         program = folder / name

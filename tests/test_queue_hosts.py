@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from moe_jax import errors, jobs, train
+from moe_jax import errors, jobs, processes, train
 from moe_jax.launchers import restarts
 from tests import synthetic_sweep as synthetic
 from tests.conftest import ROOT, child_environment
@@ -27,7 +27,11 @@ WSD = {"optim.schedule": "wsd", "optim.decay_fraction": 0.2, "optim.warmup_fract
 
 
 @pytest.mark.parametrize("kind", ["trunk", "pack"])
-def test_a_finished_trunk_or_pack_waits_for_no_other_host(tmp_path, kind):
+def test_a_finished_trunk_or_pack_waits_for_no_other_host(tmp_path, kind, monkeypatch):
+    def join(*_):
+        raise errors.UserError("it would wait for the others")
+
+    monkeypatch.setattr(processes, "join", join)
     cells = {
         "trunk": [WSD | {"optim.warmup_tokens": 9_600, "train.tokens": tokens} for tokens in (96_000, 192_000)],
         "pack": [{"seed": seed, "sweep.pack": 2} for seed in (0, 1)],
@@ -37,12 +41,12 @@ def test_a_finished_trunk_or_pack_waits_for_no_other_host(tmp_path, kind):
     arguments = [f"--workdir={work.path}", *job.flags, "--multihost"]
     assert job.flags[0].startswith(f"--{kind}=")
     synthetic.finish(work, planned[0])
-    with pytest.raises(errors.UserError, match="knows of no pod"):  # one is left, so it would join
+    with pytest.raises(errors.UserError, match="it would wait"):  # one is left
         train.main(arguments)
     folder = synthetic.finish(work, planned[1])
     assert train.main(arguments) == errors.DONE
     folder.write_result(synthetic.result_of(planned[1], config_hash="0" * 16))  # another's: the usual way refuses it
-    with pytest.raises(errors.UserError, match="knows of no pod"):
+    with pytest.raises(errors.UserError, match="it would wait"):
         train.main(arguments)
     folder.write_result(synthetic.diverged_result_of(planned[1], 5))
     assert train.main(arguments) == errors.DIVERGED
