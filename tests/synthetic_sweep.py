@@ -37,12 +37,15 @@ def planned_loss(run: PlannedRun) -> float:
     return planted_loss(run.counts["n_total_nonemb"], run.counts["tokens"], G)
 
 
-def make(folder: Path, grid_cells: Sequence[grid.Cell] | None = None) -> tuple[Workdir, tuple[PlannedRun, ...]]:
+def make(
+    folder: Path, grid_cells: Sequence[grid.Cell] | None = None, store: StoreIdentity = STORE,
+    flags: str = "--config=configs/common.py --config.seed=0",
+) -> tuple[Workdir, tuple[PlannedRun, ...]]:  # fmt: skip
     """A workdir whose runs are all queued, by the API that sweep uses."""
     file = configfile.load([f"--config={Path(__file__).parents[1] / 'configs' / 'common.py'}"])
-    planned = plan_runs(grid.expand(file.base.to_dict(), cells() if grid_cells is None else grid_cells), STORE)
+    planned = plan_runs(grid.expand(file.base.to_dict(), cells() if grid_cells is None else grid_cells), store)
     work = Workdir(str(folder))
-    work.accept(Manifest("tiny", "--config=configs/common.py --config.seed=0", STORE, planned), whole=True)
+    work.accept(Manifest("tiny", flags, store, planned), whole=True)
     return work, planned
 
 

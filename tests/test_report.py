@@ -10,7 +10,7 @@ import pytest
 from moe_jax import collect, command, laws, report, sections
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.html import Html, h, page, table
-from moe_jax.manifest import Manifest, StoreIdentity
+from moe_jax.manifest import StoreIdentity
 from moe_jax.workdir import Workdir
 from tests import synthetic_sweep as synthetic
 
@@ -225,9 +225,8 @@ def test_a_torn_line_ends_a_curve_but_not_the_page(tmp_path):
 
 
 def test_hostile_text_stays_text(tmp_path):
-    _, planned = synthetic.make(tmp_path / "made", SMALL)
-    work = Workdir(str(tmp_path / "w <b>&"))
-    work.accept(Manifest("tiny", f"--config={EVIL}", StoreIdentity(EVIL, EVIL, 256), planned), whole=True)
+    store = StoreIdentity(EVIL, EVIL, 256)
+    work, planned = synthetic.make(tmp_path / "w <b>&", SMALL, store, flags=f"--config={EVIL}")
     for run in planned[:-2]:
         folder = synthetic.finish(work, run, synthetic.result_of(run, device=EVIL, git_commit=EVIL))
         folder.write_run(folder.run() | {"versions": {EVIL: EVIL}, "mesh": [EVIL], "store": {"sha256": EVIL}})
