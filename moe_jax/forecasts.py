@@ -41,9 +41,21 @@ def add(
     with Display() as display:
         found = _all(shapes, target, steps, jobs, display)
     return [
-        plan_rows.with_step(row, found[key].columns(run.counts["train_flops"] / run.counts["steps"]), rates)
+        plan_rows.with_step(
+            row | {"step_shape": _shape_on(found[key], run).id}, found[key].columns(_step_flops(run)), rates
+        )
         for row, run, key in zip(rows, runs, keys, strict=True)
     ]
+
+
+def _shape_on(step: Forecast, run: PlannedRun) -> StepShape:
+    """What was compiled for the run: its config, with the microbatches that were picked."""
+    config = run.config if step.placement is None else step.placement.applied(run.config)
+    return StepShape(config, run.counts["vocabulary_size"])
+
+
+def _step_flops(run: PlannedRun) -> float:
+    return run.counts["train_flops"] / run.counts["steps"]
 
 
 def _all(

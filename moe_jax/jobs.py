@@ -195,6 +195,14 @@ def run_job(run: PlannedRun, trunk: Trunk | None) -> Job:
     )  # fmt: skip
 
 
+def left_of(job: Job, open_runs: Sequence[str]) -> Job:
+    """A job of `jobs(…, apart=False)` without those of its runs that have a result: what is to be trained, at most."""
+    runs = tuple(run for run in job.runs if run.name in open_runs)
+    if job.is_trunk:
+        return _trunk_job(Trunk(job.name, runs), with_branches=True)
+    return _pack_job(job.name, runs) if len(runs) > 1 else run_job(runs[0], job.trunk)
+
+
 def _pack_job(name: str, runs: Sequence[PlannedRun]) -> Job:
     steps = runs[0].config.steps
     tokens, flops = sum(run.counts["tokens"] for run in runs), sum(_flops(run, steps) for run in runs)

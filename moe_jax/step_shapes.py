@@ -5,6 +5,7 @@ A field that is not listed here is taken to enter: a new one may cost a compile 
 """
 
 import dataclasses
+import hashlib
 import json
 from typing import Any
 
@@ -35,3 +36,8 @@ class StepShape:
             for field in fields:
                 del owner[field]
         return json.dumps([values, self.vocabulary_size], sort_keys=True)
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the key, for files."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:16]

@@ -123,12 +123,12 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
     if not choice.tickets:
         say("there is nothing to submit")
         return errors.DONE
-    jobs, rows = [ticket.job for ticket in choice.tickets], costs.planned_rows(workdir)
-    submitting.refuse_packs(jobs, launcher.hosts)
-    say(f"to submit: {costs.of(jobs, rows)}")
-    if names := costs.unfit(jobs, rows):
+    submitting.refuse_packs([ticket.job for ticket in choice.tickets], launcher.slices)
+    known = costs.forecasts(workdir, [run for job in choice.to_train for run in job.runs], launcher.slices)
+    say(f"to submit: {costs.words(costs.of(choice.to_train, known), known)}")
+    if names := costs.unfit(choice.to_train, known):
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        say(f"by plan.json {count(len(names), 'run')} will not fit on the chips that it was made for: {some}")
+        say(f"by plan.json {count(len(names), 'run')} will not fit on {known.topology}: {some}")
     batches = launcher.deal(choice.tickets)
     if flags.dry_run:
         _say_manifest(workdir, manifest)
@@ -214,7 +214,7 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
     if not choice.tickets:
         say("there is nothing to train here")
         return errors.DONE
-    say(f"to train here: {costs.of([t.job for t in choice.tickets], costs.planned_rows(workdir))}")
+    say(f"to train here: {costs.of(choice.to_train)}")
     if flags.dry_run:
         _say_manifest(workdir, manifest)
         for ticket in choice.tickets:

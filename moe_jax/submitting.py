@@ -12,6 +12,7 @@ from moe_jax.errors import UserError, WorkFailed
 from moe_jax.jobs import Job
 from moe_jax.launchers import remote
 from moe_jax.launchers.remote import Launcher
+from moe_jax.launchers.slices import Slices
 from moe_jax.manifest import Manifest, PlannedRun
 from moe_jax.runstate import state_of
 from moe_jax.submission import QUEUED, SUBMITTING, Record, Submission, Ticket, ticket
@@ -41,6 +42,7 @@ class Choice:
 
     tickets: list[Ticket]
     left_alone: list[str]
+    to_train: list[Job]  # the tickets' jobs without the runs that have a result
 
 
 def job_states(workdir: Workdir, manifest: Manifest) -> list[JobState]:
@@ -83,16 +85,19 @@ def choose(
     given, apart = _given(states, records)
     batches = {record.batch for record in given.values() if record.state != SUBMITTING}
     dead = lost(sorted(batches)) if again.failed and batches else set()
-    tickets, said, left = [], [], Counter()
+    tickets, said, left, to_train = [], [], Counter(), []
     for seen in states:
         if (free := apart.get(seen.job.name)) is not None and seen.job.name not in again.names:
             left[QUEUED] += len(seen.open_runs) - len(free)
-            tickets += [ticket(manifest.sweep, jobs_lib.run_job(run, None), None) for run in free]
+            alone = [jobs_lib.run_job(run, None) for run in free]
+            tickets += [ticket(manifest.sweep, job, None) for job in alone]
+            to_train += alone
             continue
         record = given.get(seen.job.name)
         why_not = None if seen.job.name in again.names else _why_not(seen, record, again.failed, dead, waits)
         if why_not is None:
             tickets.append(ticket(manifest.sweep, seen.job, records.get(seen.job.name)))
+            to_train.append(jobs_lib.left_of(seen.job, seen.open_runs))
         elif why_not in _RETRIED:
             said.append(
                 f"{seen.job.name}: {why_not} ({one_line(seen.sentence) or 'no sign of life'}); submitted before as "
@@ -102,7 +107,7 @@ def choose(
             left[why_not] += 1
     if left:
         said.append(f"left alone: {', '.join(f'{n:,} {why}' for why, n in left.items())}")
-    return Choice(tickets, said)
+    return Choice(tickets, said, to_train)
 
 
 def _given(
@@ -144,14 +149,14 @@ def _why_not(seen: JobState, record: Record | None, retry_failed: bool, dead: se
     return "queued" if set(seen.open_runs) & set(record.runs) else None
 
 
-def refuse_packs(jobs: Sequence[Job], hosts: int | None) -> None:
+def refuse_packs(jobs: Sequence[Job], slices: Slices | None) -> None:
     """Raises UserError where several hosts would train what only one process can."""
     packs = [job for job in jobs if len(job.runs) > 1 and not job.is_trunk]
-    if packs and hosts is not None and hosts > 1:
+    if packs and slices is not None and slices.hosts > 1:
         size = packs[0].runs[0].config.sweep.pack
         raise UserError(
-            f"config.sweep.pack={size}: packed runs are trained by one process, and a job "
-            f"has {hosts} hosts there; take a slice of one host, or --config.sweep.pack=1, which makes the same runs"
+            f"config.sweep.pack={size}: packed runs are trained by one process, and a job has {slices.hosts} hosts "
+            "there; take a slice of one host, or --config.sweep.pack=1, which makes the same runs"
         )
 
 

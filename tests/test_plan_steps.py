@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from moe_jax import chips, compiles, configfile, errors, forecasts, interrupts, placements, plan, plan_rows, roofline
-from moe_jax.aot import Compiled, Topology
 from moe_jax.compiles import Compiles, Request
 from moe_jax.config import MeshConfig
 from moe_jax.forecast import Target, forecast
@@ -17,35 +16,13 @@ from moe_jax.outlook import of
 from moe_jax.placements import Placement
 from moe_jax.step_shapes import StepShape
 from tests import models
+from tests.fake_compiler import GIB, FakeCompiler
 
-GIB = 2**30
 K24 = ("--config=configs/krajewski2024.py:table3", "--config.model.vocabulary_size=50257")
 
 
 def grid(*flags: str):
     return of(configfile.load(list(flags)))
-
-
-class FakeCompiler:
-    """Says that a step needs `fixed` bytes, and `parts` more over its microbatches, on every device."""
-
-    def __init__(self, fixed: float = GIB, parts: float = 0.0, per_device: bool = False):
-        self.fixed, self.parts, self.per_device = fixed, parts, per_device
-        self.asked: list[Request] = []
-
-    def __call__(self, request: Request) -> Compiled:
-        self.asked.append(request)
-        topology = Topology(request.topology, request.slices)
-        cut = topology.n_devices if self.per_device else 1
-        needed = int((self.fixed + self.parts / request.placement.microbatches) / cut)
-        told = {field.name: 0 for field in dataclasses.fields(Compiled)} | {
-            "topology": request.topology, "slices": request.slices,
-            "mesh": dataclasses.asdict(request.placement.mesh), "bytes_per_device": needed,
-            "hbm_bytes": topology.hbm_bytes, "fits": needed <= topology.hbm_bytes, "hbm_traffic": 8e9,
-            "collectives": {"all-to-all": 3e9, "all-gather": 1e9},
-            "between_slices": {"all-reduce": 5e8} if request.slices > 1 else {},
-        }  # fmt: skip
-        return Compiled(**told)
 
 
 # Shapes: what enters a compile.

@@ -9,14 +9,18 @@ import threading
 
 import pytest
 
-from moe_jax import command, files, grid, submission, submit, submitting
+from moe_jax import command, configfile, files, forecasts, grid, plan_rows, submission, submit, submitting
+from moe_jax.compiles import Compiles
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
-from moe_jax.launchers import hosts, remote, xpk
+from moe_jax.forecast import Target
+from moe_jax.launchers import remote, slices, xpk
+from moe_jax.outlook import of
 from moe_jax.submission import Submission
 from moe_jax.workdir import Workdir
 from tests import synthetic_sweep as synthetic
 from tests.data_stores import contents, make_store
 from tests.fake_clients import FakeClient
+from tests.fake_compiler import FakeCompiler
 
 CONFIG = "--config=configs/smoke.py:tiny"
 CLOUD = ["--project=my-project", "--zone=us-east5-a", "--shared_filesystem"]
@@ -148,8 +152,11 @@ def test_a_run_that_is_queued_is_not_submitted_again_in_a_pack_of_a_grown_grid(p
     ],
 )  # fmt: skip
 def test_hosts_by_the_name_of_a_slice(name, gke, vm):
-    assert (hosts.on_gke(name, 1), hosts.of_tpu_vm(name)) == (gke, vm)
-    assert hosts.on_gke(name, 3) == (None if gke is None else 3 * gke)
+    one, three, other = slices.on_gke(name, 1), slices.on_gke(name, 3), slices.of_tpu_vm(name)
+    if gke is None:
+        assert one is three is other is None
+    else:
+        assert (one.hosts, three.hosts, other.hosts) == (gke, 3 * gke, vm)
 
 
 def test_finished_runs_are_left_alone(place, capsys):
@@ -249,35 +256,21 @@ def test_nobody_is_charged_without_being_asked(place, monkeypatch, capsys):
     assert len(place.xpk.calls) == 8
 
 
-def test_the_plans_costs_are_said(place, capsys):
-    place(*XPK, "--dry_run")
-    place.workdir.mkdir()
-    rows = [{"name": "n768-d2k-g1-s0", "train_flops": 1.0, "chip_hours": 2.0, "price": 3.0}]
-    (place.workdir / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
-    capsys.readouterr()
-    place(*XPK, "--dry_run")
-    assert "chip-hours unknown" in capsys.readouterr().out  # of seven of the eight runs
-    work, planned = synthetic.make(place.workdir / "other")
-    rows = [
-        {"name": run.name, "train_flops": run.counts["train_flops"], "chip_hours": i, "price": None}
-        for i, run in enumerate(planned)
-    ]
-    (work.path / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
-    from moe_jax import costs, jobs
-
-    cost = costs.of(jobs.jobs(planned), costs.planned_rows(work))
-    assert cost.chip_hours == pytest.approx(sum(range(len(planned)))) and cost.price is None
-    assert "351 chip-hours by plan.json" in str(cost)
-    place(*XPK, "--yes")
-    rows = [{"name": run.name, "fits": run.config.model.d_model == 8} for run in runs_of(place)]
-    (place.workdir / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
-    (place.workdir / "submission").rename(place.workdir / "away")
-    capsys.readouterr()
-    place(*XPK, "--dry_run")
-    assert "by plan.json 4 runs will not fit on the chips" in capsys.readouterr().out
-    (work.path / "plan.json").write_text("[]")
-    with pytest.raises(files.DamagedFile):
-        costs.planned_rows(work)
+def test_the_plans_costs_are_said(place, capsys, tmp_path):
+    outlook = of(configfile.load([CONFIG, place.store]))
+    steps = Compiles(tmp_path / "compiles", FakeCompiler())
+    for topology, words in (
+        ("v5e:2x2", "chip-hours unknown (plan.json is for v5e:2x2, and a job has 16 v5e chips"),
+        ("v5e:4x4", "by plan.json 8 runs will not fit on v5e:4x4: "),  # a batch of 8 sequences, 16 devices
+    ):
+        rows = plan_rows.rows(outlook)
+        rows = forecasts.add(rows, outlook.runs, Target(topology, 1, False), plan_rows.Rates(), jobs=1, steps=steps)
+        place.workdir.mkdir(exist_ok=True)
+        (place.workdir / "plan.json").write_text(json.dumps({"runs": rows, "totals": {}}))
+        assert place(*XPK, "--dry_run") == DONE
+        assert words in capsys.readouterr().out
+    place("--launcher=local", "--dry_run")
+    assert re.search(r"to train here: 8 jobs: .* FLOPs$", capsys.readouterr().out, re.M)
 
 
 def test_a_client_that_fails_is_quoted_and_the_rest_goes_on_later(place, capsys):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moe_jax.errors import UserError, WorkFailed
-from moe_jax.launchers import hosts
+from moe_jax.launchers import slices
 from moe_jax.launchers.quoting import gcloud_dict
 from moe_jax.launchers.remote import Command, Place, call, failure
 from moe_jax.provenance import git_commit
@@ -58,7 +58,7 @@ class QueuedResources:
 
     def __init__(self, options: Options, place: Place):
         self._options, self._place = options, place
-        self.hosts = hosts.of_tpu_vm(options.accelerator_type)
+        self.slices = slices.of_tpu_vm(options.accelerator_type)
         commit = git_commit()
         if commit is None or not (_SCRIPTS / "startup.sh").exists():
             raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from moe_jax.errors import UserError, WorkFailed
+from moe_jax.launchers.slices import Slices
 from moe_jax.submission import Ticket
 
 Command = list[str]
@@ -25,7 +26,7 @@ class Launcher(Protocol):
 
     client: str  # the program that the commands need
     how_to_get_it: str
-    hosts: int | None  # of one job, each with a process; None where that cannot be told
+    slices: Slices | None  # of one job; None where that cannot be told
 
     def preparation(self) -> list[Command]:
         """What has to be done once before the first batch."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moe_jax.errors import UserError
-from moe_jax.launchers import hosts, restarts
+from moe_jax.launchers import restarts, slices
 from moe_jax.launchers.quoting import container_command
 from moe_jax.launchers.remote import Command, Place, training
 from moe_jax.submission import Ticket
@@ -60,7 +60,7 @@ class Xpk:
 
     def __init__(self, options: Options, place: Place):
         self._options, self._place = options, place
-        self.hosts = hosts.on_gke(options.tpu_type, options.num_slices)
+        self.slices = slices.on_gke(options.tpu_type, options.num_slices)
         self.client = client_path()
 
     def preparation(self) -> list[Command]:
