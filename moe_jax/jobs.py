@@ -20,7 +20,7 @@ from moe_jax import config as config_lib
 from moe_jax import errors
 from moe_jax.errors import UserError
 from moe_jax.manifest import PlannedRun
-from moe_jax.naming import trunk_name
+from moe_jax.naming import group_name, trunk_name
 from moe_jax.rundir import RunDir
 from moe_jax.runstate import RunState, state_of
 from moe_jax.workdir import Workdir
@@ -82,10 +82,10 @@ def trunks(runs: Sequence[PlannedRun]) -> list[Trunk]:
             groups.setdefault(_common(run), []).append(run)
     found: dict[str, Trunk] = {}
     taken = {run.name for run in runs}
-    for common, branches in groups.items():
+    for branches in groups.values():
         if len(branches) == 1 or not any(run.config.decay_start for run in branches):
             continue
-        name = trunk_name(branches[0].name, branches[0].overrides, common)  # the first stays so in an extended grid
+        name = trunk_name(branches[0].name, branches[0].overrides)  # the first stays so in an extended grid
         branches.sort(key=lambda run: run.config.train.tokens)
         if name in found or name in taken:
             raise UserError(
@@ -128,8 +128,7 @@ def trunk_called(runs: Sequence[PlannedRun], name: str) -> Trunk:
 
 
 def packs(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
-    """name -> runs that train together, in the order of their first ones. A pack is called after its first run, so that
-    a grid that is extended keeps the names it has."""
+    """name -> runs that train together, in the order of their first ones."""
     branches = {run.name for trunk in trunks(runs) for run in trunk.branches}
     alike: dict[str, list[PlannedRun]] = {}
     for run in runs:
@@ -140,7 +139,7 @@ def packs(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
         size = members[0].config.sweep.pack
         for i in range(0, len(members), size):
             if len(together := members[i : i + size]) > 1:
-                found[f"pack-{hashlib.sha256(together[0].name.encode()).hexdigest()[:8]}"] = together
+                found[group_name("pack", together[0].name)] = together
     return found
 
 

@@ -1,5 +1,6 @@
 """Names of runs and trunks: short enough for every launcher, and carrying the axes of the grid."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -43,11 +44,15 @@ def run_name(config: Config, cell: Mapping[str, Any]) -> str:
     return check_name("-".join(parts))
 
 
-def trunk_name(branch: str, overrides: Mapping[str, Any], common: str) -> str:
-    """`n25m-g8-s0`: the name of one of its branches without the tokens; of branches that name themselves, one from
-    `common`, a hash of what they have in common."""
+def group_name(kind: str, first: str) -> str:
+    """`pack-1a2b3c4d`, after the first of its runs: a grid that is extended, or trained in another way, keeps it."""
+    return f"{kind}-{hashlib.sha256(first.encode()).hexdigest()[:8]}"
+
+
+def trunk_name(branch: str, overrides: Mapping[str, Any]) -> str:
+    """`n25m-g8-s0`: the name of its first branch without the tokens; where that names itself, a group_name."""
     if "name" in overrides:
-        return f"trunk-{common[:8]}"
+        return group_name("trunk", branch)
     n, _, *rest = branch.split("-")
     return "-".join([n, *rest])
 

@@ -8,7 +8,8 @@ from moe_jax.configfile import ConfigFile
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
 from moe_jax.grid import Run
-from moe_jax.manifest import Manifest, StoreIdentity, plan_runs
+from moe_jax.manifest import Manifest, PlannedRun, StoreIdentity, plan_runs
+from moe_jax.submission import check_submitted
 from moe_jax.workdir import Workdir
 
 
@@ -48,7 +49,12 @@ def enter(
     for run in runs:
         _check_data(run, store)
     manifest = Manifest(_sweep_id(workdir), file.flags, identity, planned)
-    accepted = workdir.accept(manifest, whole=whole_grid, writes=writes, check=jobs.trunks)  # refuses one name for two
+
+    def check(old: Sequence[PlannedRun], new: Sequence[PlannedRun]) -> None:
+        jobs.trunks(new)  # refuses one name for two
+        check_submitted(workdir, old, new)
+
+    accepted = workdir.accept(manifest, whole=whole_grid, writes=writes, check=check)
     return accepted, runs, store
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,8 @@ from etils import epath
 
 from moe_jax import files
 from moe_jax.errors import UserError
-from moe_jax.jobs import Job
+from moe_jax.jobs import Job, jobs
+from moe_jax.manifest import PlannedRun
 from moe_jax.tables import number
 from moe_jax.workdir import Workdir
 
@@ -123,6 +124,23 @@ class Submission:
             time.time(), socket.gethostname(), os.getpid(), self._token,
         )  # fmt: skip
         return dataclasses.asdict(record)
+
+
+def check_submitted(workdir: Workdir, old: Sequence[PlannedRun], new: Sequence[PlannedRun]) -> None:
+    """Raises UserError where a job that a launcher has would not be the one that trains its runs any more: a pack or a
+    trunk whose runs were given another mesh, or packed otherwise."""
+    before, after = ({job.name: {run.name for run in job.runs} for job in jobs(r, apart=False)} for r in (old, new))
+    gone = {job: runs - {job} - after.get(job, set()) for job, runs in before.items()}  # a run alone stays its own job
+    if not any(gone.values()):
+        return
+    for record in Submission(workdir).newest().values():
+        for name in record.runs:
+            if name in gone.get(record.job, ()) and not workdir.run_dir(name).result_path.exists():
+                raise UserError(
+                    f"{name}: {record.job}, submitted as {record.id}, is to train it, and would not with this config "
+                    "(config.mesh, config.sweep.pack and what else its runs have in common); wait for that job, or "
+                    f"delete it where it was submitted, and then {workdir.path}/submission/{record.id}.json"
+                )
 
 
 def queued_as(workdir: Workdir) -> dict[str, str]:

@@ -77,15 +77,16 @@ class Workdir:
 
     def accept(
         self, manifest: Manifest, *, whole: bool, writes: bool = True,
-        check: Callable[[Sequence[PlannedRun]], Any] = lambda runs: None,
+        check: Callable[[Sequence[PlannedRun], Sequence[PlannedRun]], Any] = lambda old, new: None,
     ) -> Manifest:  # fmt: skip
         """Makes `manifest` the workdir's, or extends the one that is there, and gives what then holds; of several
         processes that do so at once no run is lost.
 
         A run that is there already must be the same run, but may be done in another way now: on another mesh, with
         other checkpoints. With `whole` (a grid) every run that is there must be in the new grid too; without (a single
-        run) it joins the others. UserError names the first run that differs. `check` gets all runs before anything is
-        written, and raises where they may not be together. Without `writes` nothing is: another process does."""
+        run) it joins the others. UserError names the first run that differs. `check` gets the runs that are there and
+        all that will be before anything is written, and raises where they may not be together. Without `writes` nothing
+        is: another process does."""
 
         accepted = manifest
 
@@ -93,7 +94,7 @@ class Workdir:
             nonlocal accepted
             old, where = None if values is None else self._parsed(values), f"--workdir={self.path}"
             accepted = manifest if old is None else manifest_lib.extended(old, manifest, whole, where)
-            check(accepted.runs)
+            check(() if old is None else old.runs, accepted.runs)
             return values if accepted == old else manifest_lib.to_json(accepted)
 
         if not writes:

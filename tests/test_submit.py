@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from moe_jax import command, configfile, files, forecasts, grid, plan_rows, submission, submit, submitting
+from moe_jax import command, configfile, files, forecasts, grid, plan_rows, planning, submission, submit, submitting
 from moe_jax.compiles import Compiles
-from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
+from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, UserError, WorkFailed
 from moe_jax.forecast import Target
 from moe_jax.launchers import remote, slices, xpk
 from moe_jax.outlook import of
@@ -142,6 +142,47 @@ def test_a_run_that_is_queued_is_not_submitted_again_in_a_pack_of_a_grown_grid(p
     assert "left alone: 1 queued" in capsys.readouterr().out
     assert grown(3) == flags and "there is nothing to submit" in capsys.readouterr().out
     assert len(grown(6)) == 4  # the second pack is whole
+
+
+def test_what_is_queued_keeps_its_job(place, capsys, monkeypatch, tmp_path):
+    """Else its pod would find no such pack or trunk, and its runs would be queued for ever."""
+    (tmp_path / "growing.py").write_text(GROWING)
+    monkeypatch.setitem(globals(), "CONFIG", f"--config={tmp_path / 'growing.py'}:3")
+    slice = [*XPK, "--tpu_type=v6e-1", "--yes"]
+    place(*slice)
+    (pack,) = names(place.xpk)
+    before = contents(place.workdir)
+    for flags in (["--config.sweep.pack=2"], ["--config.sweep.pack=1"]):
+        capsys.readouterr()
+        assert place(*slice, *flags) == BAD_INPUT
+        assert f"submitted as {pack}, is to train it, and would not with this config" in capsys.readouterr().err
+    assert contents(place.workdir) == before
+    assert place(*slice, "--config.mesh.data=1") == DONE  # all of them on another mesh
+    for run in runs_of(place):
+        assert place(*slice, "--config.sweep.pack=1") == BAD_INPUT
+        synthetic.finish(Workdir(str(place.workdir)), run)
+    assert place(*slice, "--config.sweep.pack=1") == DONE
+    assert len(place.xpk.calls) == 1
+
+
+def test_a_submitted_trunk_keeps_its_branches(place, tmp_path):
+    wsd = ["schedule='wsd'", "warmup_fraction=None", "warmup_tokens=512", "decay_fraction=0.25"]
+    flags = [f"--config.optim.{field}" for field in wsd]
+    assert place(*XPK, "--yes", *flags) == DONE
+    work, run = Workdir(str(place.workdir)), runs_of(place)[0]
+
+    def join(*others):
+        cell = [f"--config.{field}={value!r}" for field, value in run.overrides.items()]
+        file = configfile.load([CONFIG, place.store, *flags, *cell, *others])
+        return planning.enter(file, work, whole_grid=False)
+
+    join()
+    with pytest.raises(UserError, match=rf"{run.name}: .*, submitted as .*, is to train it, and would not"):
+        join("--config.mesh.expert=1")
+    for branch in runs_of(place):
+        if branch.name.split("-")[::2] == run.name.split("-")[::2]:  # all but D
+            synthetic.finish(work, branch)
+    join("--config.mesh.expert=1")
 
 
 @pytest.mark.parametrize(
