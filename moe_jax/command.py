@@ -24,6 +24,7 @@ _WRONG_PATH = {
     errno.EISDIR: "is a folder, where a file belongs",
     errno.ENOTDIR: "is a file or lies under one, where a folder belongs",
     errno.EEXIST: "is a file, where a folder belongs",
+    errno.ELOOP: "is a link that leads to itself",
     errno.ENAMETOOLONG: "is too long a name for this file system",
 }
 _OBJECT_STORES = ("aiohttp", "gcsfs", "google", "botocore")  # whose errors come from the other end of a network

@@ -108,7 +108,7 @@ def _module(file: str) -> Any:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(f"--config={file}: cannot be read: {type(e).__name__}: {e}{_line_of(e, path)}") from e
     finally:
         sys.path.remove(neighbours)
@@ -123,7 +123,7 @@ def _call(module: Any, function: str, arg: str | None, spec: str) -> Any:
         return getattr(module, function)(arg)
     except UserError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         where = _line_of(e, Path(module.__file__))
         raise UserError(f"--config={spec}: {function}({arg!r}) failed: {type(e).__name__}: {e}{where}") from e
 

@@ -1,6 +1,7 @@
 """Files that others read while we write: whole or not at all, on a local disk and on gs:// alike."""
 
 import csv
+import errno
 import fcntl
 import io
 import json
@@ -13,6 +14,7 @@ from etils import epath
 
 from moe_jax.errors import UserError
 
+_NO_FILE = {errno.EISDIR: "a folder, where a file belongs", errno.ELOOP: "a link that leads to itself"}
 Change = Callable[[dict[str, Any] | None], dict[str, Any]]
 
 
@@ -69,7 +71,12 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def read_json(path: epath.Path) -> dict[str, Any]:
     """The object in `path`. Raises FileNotFoundError, or DamagedFile where it is not a JSON object."""
-    return _object(path, path.read_bytes())
+    try:
+        return _object(path, path.read_bytes())
+    except OSError as e:
+        if e.errno in _NO_FILE:
+            raise DamagedFile(f"{path}: is damaged ({_NO_FILE[e.errno]})") from e
+        raise
 
 
 def _to_json(value: Any) -> bytes:

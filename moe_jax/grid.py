@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from moe_jax import config as config_lib
 from moe_jax import counts
 from moe_jax.config import Config
@@ -159,7 +161,7 @@ def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
         try:
             config = config_of(base, cell)
             fields = {field: value for field, value in cell.items() if field not in cell.get("derived", ())}
-            overrides = {field: value for field, value in cell.items() if field != "derived"}
+            overrides = {field: _plain(value) for field, value in cell.items() if field != "derived"}
             run = Run(run_name(config, fields), overrides, config)
         except UserError as e:
             raise UserError(f"{where}{e}") from e
@@ -176,7 +178,7 @@ def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
 def _overlay(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     values = json.loads(json.dumps(base))  # a deep copy of plain values
     known = set(config_lib.field_names())
-    for field, value in cell.items():
+    for field, value in sorted(cell.items(), key=lambda pair: pair[0].count(".")):  # a group before its fields
         if field in _NO_FIELDS:
             continue
         if field not in known:
@@ -187,8 +189,13 @@ def _overlay(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
             group = group[part]
             if group is None:
                 raise UserError(f"config.{field}: config.{part} is None, so it has no such field")
-        group[last] = value
+        group[last] = _plain(value)
     return values
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar (of an axis of np.logspace) as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:

@@ -32,7 +32,7 @@ def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
     attempts = folder.attempts()
     last = attempts[-1] if attempts else {}
     steps = run.config.steps
-    step = int(number(beat.get("step")) or 0)  # one mangled file must not hide the state of all other runs
+    step = min(max(0, int(number(beat.get("step")) or 0)), steps)  # one mangled file must not hide all other runs
 
     def state(
         word: str, step: int = step, result: dict[str, Any] | None = None, sentence: str = str(last.get("sentence", ""))

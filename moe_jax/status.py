@@ -115,7 +115,7 @@ def _line(work: Workdir, job: Job, submitted_as: str | None, now: float, all_flo
         age_seconds=None if beat_time is None else max(0.0, now - beat_time),
         sentence=_sentence(seen.state, seen.sentence, result, submitted_as),
         share=job.train_flops / all_flops,
-        share_done=1.0 if seen.state == "done" else min(1.0, max(0.0, own_steps)),
+        share_done=1.0 if seen.state == "done" else 0.0 if seen.state == "damaged" else min(1.0, max(0.0, own_steps)),
     )
 
 

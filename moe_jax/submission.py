@@ -144,10 +144,11 @@ def check_submitted(workdir: Workdir, old: Sequence[PlannedRun], new: Sequence[P
 
 
 def queued_as(workdir: Workdir) -> dict[str, str]:
-    """run -> id of the job that was submitted for it last, by submission.json; nothing where that cannot be read."""
+    """run, trunk -> id of the job that was submitted for it last, by submission.json; nothing where that cannot be
+    read."""
     try:
         jobs = files.read_json(workdir.path / "submission.json")["jobs"]
-        return {run: str(job["id"]) for job in jobs for run in job["runs"]}
+        return {name: str(job["id"]) for job in jobs for name in (*job["runs"], str(job["job"]))}
     except (FileNotFoundError, files.DamagedFile, KeyError, TypeError):
         return {}
 

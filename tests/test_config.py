@@ -114,6 +114,8 @@ GRID = "from configs import common\nget_config = common.get_config\ndef get_grid
     [
         ("def get_config(arg=None):\n    return 1 / 0\n", ["ZeroDivisionError", "line 2"]),
         ("def get_config(:\n", ["SyntaxError"]),
+        ("import sys\nsys.exit(0)\n", ["SystemExit", "line 2"]),
+        ("def get_config(arg=None):\n    raise SystemExit(0)\n", ["SystemExit", "line 2"]),
         ("x = 1\n", ["has no get_config"]),
         ("def get_config(arg=None):\n    return {}\n", ["must give a ConfigDict"]),
         (GRID.format("[]"), ["get_grid() must give a list"]),

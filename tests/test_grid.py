@@ -1,6 +1,9 @@
 """Grids are values: names tell runs apart and outlive an extension; hashes cover what defines a result and nothing
 else."""
 
+import json
+
+import numpy as np
 import pytest
 
 from moe_jax import configfile, counts, grid
@@ -66,6 +69,18 @@ def test_a_cell_is_refused_with_its_place():
         expand({"model.dmodel": 3})
     with pytest.raises(UserError, match="is None"):
         grid.expand(BASE | {"moe": None}, [{"moe.granularity": 2}])
+    for cell in ({"moe": None, "moe.granularity": 2}, {"moe.granularity": 2, "moe": None}):
+        with pytest.raises(UserError, match=r"config.moe.granularity: config.moe is None"):
+            expand(cell)
+
+
+def test_an_axis_may_be_of_numpy():
+    runs = expand(
+        *grid.product(grid.axis("seed", np.arange(2)), grid.axis("optim.learning_rate", np.logspace(-3, -2, 2)))
+    )
+    plain = expand(*grid.product(grid.axis("seed", [0, 1]), grid.axis("optim.learning_rate", [1e-3, 1e-2])))
+    assert runs == plain
+    json.dumps([run.overrides for run in runs])
 
 
 def test_expanding_leaves_the_base_alone():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -123,6 +124,8 @@ def test_a_foreign_heartbeat_is_not_believed(tmp_path, capsys, beat):
         ("result.json", {"status": "diverged", "steps": None}, "damaged"),
         ("result.json", {"status": "done", "steps": "x"}, "damaged"),
         ("result.json", {"status": "done", "steps": float("inf")}, "damaged"),
+        ("heartbeat.json", {"step": -5, "time": 1}, "running"),
+        ("heartbeat.json", {"step": 1e300, "time": 1}, "running"),
         ("heartbeat.json", {"step": 10**400, "time": 10**400, "loss": 10**400}, "running"),
     ],
 )
@@ -131,9 +134,22 @@ def test_a_mangled_file_hides_no_other_run(tmp_path, capsys, file, content, stat
     folder, _ = synthetic.begin(work, planned[0])
     (folder.path / file).write_text(json.dumps(content))
     synthetic.finish(work, planned[1])
-    assert [line.state for line in status.snapshot(work).lines] == [state, "done", "queued"]
+    seen = status.snapshot(work)
+    assert [line.state for line in seen.lines] == [state, "done", "queued"]
+    assert all(0 <= line.step <= line.steps for line in seen.lines)
     assert status.main(["--workdir", str(work.path)]) == 0
     assert "3 runs: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink("result.json", path)])
+def test_what_is_no_file_is_damaged(tmp_path, make):
+    work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], granularities=[1]))
+    folder, _ = synthetic.begin(work, planned[0], step=planned[0].config.steps)
+    make(folder.result_path)
+    seen = status.snapshot(work)
+    assert [line.state for line in seen.lines] == ["damaged", "queued", "queued"] and seen.flops_done == 0
+    folder.set_damaged_result_aside()
+    assert folder.result() is None
 
 
 def test_watch_ends_when_no_run_is_waited_for(tmp_path, capsys):
