@@ -64,6 +64,7 @@ class Ticket:
     id: str
     retry: int
     taken_over: Record | None = None  # whose submitter died
+    reruns: tuple[str, ...] = ()  # runs of it that have a result, which is set aside before
 
 
 def ticket(sweep: str, job: Job, last: Record | None) -> Ticket:
@@ -72,7 +73,9 @@ def ticket(sweep: str, job: Job, last: Record | None) -> Ticket:
         return Ticket(job, last.id, last.retry, last)
     retry = 0 if last is None else last.retry + 1
     if retry > _MAX_RETRIES:
-        raise UserError(f"{job.name}: was submitted {retry} times; set it aside with moe-jax sweep --rerun={job.name}")
+        raise UserError(
+            f"{job.name}: was submitted {retry} times; look at why, and train it with moe-jax train {job.flags[0]}"
+        )
     return Ticket(job, f"{sweep}-{job.name}" + (f"-r{retry}" if retry else ""), retry)
 
 

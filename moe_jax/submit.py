@@ -61,6 +61,9 @@ def _parser(launchers: Sequence[str]) -> argparse.ArgumentParser:
         "--retry", action="append", default=[], metavar="NAME", help="submit this run or trunk again, whatever it does"
     )
     parser.add_argument(
+        "--rerun", action="append", default=[], metavar="NAME", help="move this run's result aside and train it again"
+    )
+    parser.add_argument(
         "--max_restarts", type=int, default=restarts.DEFAULT_LIMIT, metavar="N",
         help=f"of a job that was stopped or crashed, not of one that was refused or diverged "
         f"(default {restarts.DEFAULT_LIMIT})",
@@ -101,7 +104,7 @@ def _parser(launchers: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, extra: tuple[str, ...]) -> int:
-    from moe_jax import costs, files, planning, submitting
+    from moe_jax import choosing, costs, files, planning, submitting
     from moe_jax.launchers import remote
     from moe_jax.submission import Submission
     from moe_jax.workdir import Workdir
@@ -113,10 +116,9 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
     if not flags.dry_run:
         remote.need(launcher)
     submission = Submission(workdir)
-    choice = submitting.choose(
-        workdir, manifest, submission.newest(), submitting.Again(flags.retry_failed, tuple(flags.retry)),
-        lost=(lambda names: set()) if flags.dry_run else launcher.lost,
-    )  # fmt: skip
+    again = choosing.Again(flags.retry_failed, tuple(flags.retry), tuple(flags.rerun))
+    lost = (lambda names: set()) if flags.dry_run else launcher.lost
+    choice = choosing.choose(workdir, manifest, submission.newest(), again, lost)
     say = _comment if flags.dry_run else print
     for words in [*file.refused, *choice.left_alone]:
         say(words)
@@ -137,7 +139,7 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
         return errors.DONE
     _confirm(flags.yes)
     planning.enter(file, workdir, whole_grid=True)
-    submitting.submit(launcher, flags.launcher, batches, submission, say)
+    submitting.submit(launcher, flags.launcher, batches, workdir, submission, say)
     return errors.DONE
 
 
@@ -196,7 +198,7 @@ def _confirm(yes: bool) -> None:
 
 
 def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
-    from moe_jax import costs, planning, submitting, sweep
+    from moe_jax import choosing, costs, planning, sweep
     from moe_jax.launchers import rounds
     from moe_jax.progress import Display
     from moe_jax.submission import Submission
@@ -207,8 +209,8 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
     workdir = Workdir(flags.workdir)
     manifest, _, _ = planning.enter(file, workdir, whole_grid=True, writes=False)
     say = _comment if flags.dry_run else print
-    again = submitting.Again(flags.retry_failed, tuple(flags.retry))
-    choice = submitting.choose(workdir, manifest, Submission(workdir).newest(), again, lambda names: set(), waits=True)
+    again = choosing.Again(flags.retry_failed, tuple(flags.retry), tuple(flags.rerun))
+    choice = choosing.choose(workdir, manifest, Submission(workdir).newest(), again, lambda names: set(), waits=True)
     for words in [*file.refused, *choice.left_alone]:
         say(words)
     if not choice.tickets:
@@ -223,6 +225,8 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
     _confirm(flags.yes)
     planning.enter(file, workdir, whole_grid=True)
     began = time.monotonic()
+    for name in flags.rerun:
+        workdir.set_run_aside(name)
     runs = [run for ticket in choice.tickets for run in ticket.job.runs]
     with Display() as display:
         states = rounds.train(workdir, runs, flags.jobs, flags.max_restarts, display)

@@ -8,9 +8,10 @@ W/runs/<name>/metrics.jsonl   one object a logged step
 W/runs/<name>/checkpoints/    Orbax
 W/runs/<name>/result.json     once, at the end
 W/trunks/<name>/              as a run, without result.json (see jobs.py)
+W/aside/<name>-<n>/           a run that was trained again, as it was before
 """
 
-import time
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class Workdir:
             return None
         if folder.is_locked():
             raise WorkFailed(f"--rerun={name}: a process on this machine trains it now; wait for it or stop it")
-        aside = self.path / "aside" / f"{name}-{int(time.time())}"
+        numbered = (self.path / "aside" / f"{name}-{n}" for n in itertools.count(1))
+        aside = next(path for path in numbered if not path.exists())
         aside.parent.mkdir(parents=True, exist_ok=True)
         return folder.path.rename(aside)
 

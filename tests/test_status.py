@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from moe_jax import jobs, status, submission, submitting, tables
+from moe_jax import choosing, jobs, status, submission, tables
 from moe_jax.errors import UserError
 from moe_jax.runstate import STALE_SECONDS, STATES
 from tests import synthetic_sweep as synthetic
@@ -211,7 +211,7 @@ def test_what_was_submitted_has_its_launchers_name(tmp_path):
     work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], tokens=[96_000]))
     assert "job" not in status.table(status.snapshot(work)).headings
     given = submission.Submission(work)
-    choice = submitting.choose(work, work.existing_manifest(), {}, submitting.Again(), lambda batches: set())
+    choice = choosing.choose(work, work.existing_manifest(), {}, choosing.Again(), lambda batches: set())
     given.claim(choice.tickets[1], "xpk", choice.tickets[1].id)
     given.confirm(choice.tickets[1], "xpk", choice.tickets[1].id)
     given.summarise()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from moe_jax import files, submission, submitting
+from moe_jax import choosing, files, submission
 from moe_jax.errors import UserError
 from tests import synthetic_sweep as synthetic
 
@@ -12,7 +12,7 @@ from tests import synthetic_sweep as synthetic
 def test_names_stay_within_forty_characters_up_to_the_last_retry(tmp_path):
     longest = "n" + "0" * 27
     work, _ = synthetic.make(tmp_path / "w", [{"name": longest}])
-    (job,) = [s.job for s in submitting.job_states(work, work.existing_manifest())]
+    (job,) = [s.job for s in choosing.job_states(work, work.existing_manifest())]
     record = submission.Record(longest, "", 98, "xpk", "", (longest,), "queued", 0.0, "", 0, "")
     assert len(submission.ticket("s123456", job, record).id) == 40
     with pytest.raises(UserError, match="was submitted 100 times"):

@@ -9,7 +9,19 @@ import threading
 
 import pytest
 
-from moe_jax import command, configfile, files, forecasts, grid, plan_rows, planning, submission, submit, submitting
+from moe_jax import (
+    choosing,
+    command,
+    configfile,
+    files,
+    forecasts,
+    grid,
+    plan_rows,
+    planning,
+    submission,
+    submit,
+    submitting,
+)
 from moe_jax.compiles import Compiles
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, UserError, WorkFailed
 from moe_jax.forecast import Target
@@ -297,6 +309,34 @@ def test_nobody_is_charged_without_being_asked(place, monkeypatch, capsys):
     assert len(place.xpk.calls) == 8
 
 
+def test_a_finished_run_is_trained_again_when_asked(place, capsys):
+    place(*XPK, "--yes")
+    work, (run, other, *_) = Workdir(str(place.workdir)), runs_of(place)
+    assert place(*XPK, "--yes", f"--rerun={run.name}") == BAD_INPUT
+    assert f"{run.name} has runs without a result ({run.name} is queued); wait" in capsys.readouterr().err
+    assert place(*XPK, "--yes", "--rerun=nobody") == BAD_INPUT
+    first = synthetic.finish(work, run).result_path.read_bytes()
+    before = contents(place.workdir)
+    assert place(*XPK, "--dry_run", f"--rerun={run.name}") == DONE
+    assert f"--run={run.name}" in capsys.readouterr().out and contents(place.workdir) == before
+    place.xpk.answers("quota exceeded\n", code=5)
+    assert place(*XPK, "--yes", f"--rerun={run.name}") == FAILED
+    assert work.run_dir(run.name).result_path.read_bytes() == first and not list((place.workdir / "aside").iterdir())
+    place.xpk.answers()
+    calls = len(place.xpk.calls)
+    assert place(*XPK, "--yes", f"--rerun={run.name}") == DONE
+    assert names(place.xpk)[calls:] == [f"{names(place.xpk)[0]}-r1"]
+    (aside,) = (place.workdir / "aside").iterdir()
+    assert aside.name.startswith(run.name) and (aside / "result.json").read_bytes() == first
+    assert not (place.workdir / "runs" / run.name).exists()
+    assert place(*XPK, "--yes", f"--rerun={run.name}") == BAD_INPUT  # it has none now
+    assert place(*XPK, "--yes") == DONE and len(place.xpk.calls) == calls + 1
+    synthetic.finish(work, run)
+    synthetic.finish(work, other)
+    place(*XPK, "--yes", f"--rerun={run.name}", f"--rerun={other.name}")
+    assert names(place.xpk)[calls + 1 :] == [f"{names(place.xpk)[0]}-r2", f"{names(place.xpk)[1]}-r1"]
+
+
 def test_the_plans_costs_are_said(place, capsys, tmp_path):
     outlook = of(configfile.load([CONFIG, place.store]))
     steps = Compiles(tmp_path / "compiles", FakeCompiler())
@@ -517,7 +557,7 @@ def test_branches_of_an_extended_grid_are_submitted_when_the_first_are_done(tmp_
 
     def chosen():
         manifest, records = work.existing_manifest(), Submission(work).newest()
-        choice = submitting.choose(work, manifest, records, submitting.Again(), lambda batches: set())
+        choice = choosing.choose(work, manifest, records, choosing.Again(), lambda batches: set())
         for ticket in choice.tickets:
             Submission(work).claim(ticket, "xpk", ticket.id)
             Submission(work).confirm(ticket, "xpk", ticket.id)
@@ -535,8 +575,8 @@ def test_branches_of_an_extended_grid_are_submitted_when_the_first_are_done(tmp_
 def test_batches_are_taken_whole(tmp_path):
     """Another submitter that dealt them in another way may have one job of a batch: then nothing of it is submitted."""
     work, _ = synthetic.make(tmp_path / "w")
-    choice = submitting.choose(
-        work, work.existing_manifest(), {}, submitting.Again(), lambda batches: pytest.fail("nothing was submitted")
+    choice = choosing.choose(
+        work, work.existing_manifest(), {}, choosing.Again(), lambda batches: pytest.fail("nothing was submitted")
     )
     a, b = Submission(work), Submission(work)
     assert a.claim(choice.tickets[1], "queued-resources", "other")
@@ -549,7 +589,7 @@ def test_batches_are_taken_whole(tmp_path):
             return batch[0].id
 
     with pytest.raises(WorkFailed, match="another submitter takes these jobs now"):
-        submitting.submit(Client(), "queued-resources", [choice.tickets[:3]], b, print)
+        submitting.submit(Client(), "queued-resources", [choice.tickets[:3]], work, b, print)
     assert list(b.newest()) == [choice.tickets[1].job.name]
 
 
