@@ -69,6 +69,23 @@ def write_json(path: epath.Path, value: Any) -> None:
     write_atomic(path, _to_json(value))
 
 
+def move_folder(source: epath.Path, target: epath.Path, last: str) -> None:
+    """Moves a folder to where none is. An object store has no folders: there all is copied, then deleted, the file
+    `last` last, so that what is interrupted can be done again as long as the source has it. Raises OSError."""
+    if not _is_remote(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        return
+    import fsspec
+
+    store, old, new = fsspec.filesystem("gs"), os.fspath(source), os.fspath(target)
+    found = sorted(store.find(old), key=lambda path: path.endswith(f"/{last}"))
+    inside = [path.partition(f"{old.partition('://')[2]}/")[2] for path in found]
+    store.copy([f"{old}/{path}" for path in inside], [f"{new}/{path}" for path in inside])
+    store.rm(found[:-1])
+    store.rm(found[-1:])
+
+
 def read_json(path: epath.Path) -> dict[str, Any]:
     """The object in `path`. Raises FileNotFoundError, or DamagedFile where it is not a JSON object."""
     try:

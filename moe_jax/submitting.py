@@ -49,7 +49,7 @@ def submit(
                 new = remote.launch(launcher, batch)
             except WorkFailed as e:
                 for name, path in aside.items():
-                    path.rename(workdir.run_dir(name).path)
+                    workdir.put_back(path, name)
                 for one in batch:
                     submission.release(one)
                 raise WorkFailed(f"{e}; {done - len(batch)} of {total} jobs are queued; start again") from e

@@ -47,8 +47,13 @@ class Workdir:
             raise WorkFailed(f"--rerun={name}: a process on this machine trains it now; wait for it or stop it")
         numbered = (self.path / "aside" / f"{name}-{n}" for n in itertools.count(1))
         aside = next(path for path in numbered if not path.exists())
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        return folder.path.rename(aside)
+        files.move_folder(folder.path, aside, folder.result_path.name)
+        return aside
+
+    def put_back(self, aside: epath.Path, name: str) -> None:
+        """Undoes set_run_aside."""
+        folder = self.run_dir(name)
+        files.move_folder(aside, folder.path, folder.result_path.name)
 
     def manifest(self) -> Manifest | None:
         """sweep.json, or None. Raises DamagedFile, or UserError where another version wrote it."""

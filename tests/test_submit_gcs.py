@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from moe_jax.errors import DONE
+from moe_jax.errors import DONE, FAILED
 from tests.conftest import ROOT, child_environment
 from tests.fake_clients import FakeClient
 from tests.gcs import emulator
@@ -42,6 +42,24 @@ for change in ("folder.begin_attempt()", "folder.end_attempt(1, 1, 'out of memor
     print(status.snapshot(work).totals)
 """
 
+FINISH = """
+import sys
+from moe_jax.workdir import Workdir
+from tests import synthetic_sweep
+
+work = Workdir(sys.argv[1])
+synthetic_sweep.finish(work, work.existing_manifest().run(sys.argv[2]))
+"""
+LEFT = """
+import sys
+from moe_jax.workdir import Workdir
+
+work = Workdir(sys.argv[1])
+for folder in (work.path / "aside" / f"{sys.argv[2]}-1", work.run_dir(sys.argv[2]).path):
+    print(sorted(path.name for path in folder.iterdir()) if folder.exists() else [])
+"""
+RUN_FILES = "['attempts', 'metrics.jsonl', 'result.json', 'run.json']"
+
 
 def readme():
     """(flags of the README's submit, what it says that this prints but for the lines that it leaves out)"""
@@ -63,12 +81,12 @@ def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
     with emulator() as there:
         environment = child_environment(**there) | {"PATH": xpk.path, "PYTHONPATH": str(ROOT)}
 
-        def run(*words):
+        def run(*words, code=DONE):
             done = subprocess.run(
                 [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
             )
-            assert done.returncode == DONE, done.stdout + done.stderr
-            return done.stdout
+            assert done.returncode == code, done.stdout + done.stderr
+            return done.stdout + (done.stderr if code else "")
 
         run("-m", "moe_jax.cli", "prepare", f"--store={STORE}")
         asked, said = readme()
@@ -83,6 +101,18 @@ def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
         assert [line["job"] for line in seen["runs"]] == names(xpk)
         watched = run("-c", WATCH, WORK).splitlines()
         assert watched == ["{'queued': 8}", "{'queued': 7, 'running': 1}", "{'queued': 7, 'failed': 1}"], watched
+        for only, said in (("n768-*", "plan: "), ("n3p1k-*", "the plan that was there is now ")):
+            plan = ["plan", FLAGS[0], f"--config.data.store={STORE}", f"--workdir={WORK}", f"--only={only}"]
+            assert said in run("-m", "moe_jax.cli", *plan)
         assert "--retry_failed submits it again" in run(script, *FLAGS, "--yes")
         run(script, *FLAGS, "--yes", "--retry_failed")
         assert names(xpk)[8:] == [f"{names(xpk)[0]}-r1"]
+        done = seen["runs"][1]["name"]
+        run("-c", FINISH, WORK, done)
+        xpk.answers("no quota\n", code=1)
+        assert "no quota" in run(script, *FLAGS, "--yes", f"--rerun={done}", code=FAILED)
+        assert run("-c", LEFT, WORK, done).splitlines() == ["[]", RUN_FILES]  # put back
+        xpk.answers()
+        run(script, *FLAGS, "--yes", f"--rerun={done}")
+        assert names(xpk)[10:] == [f"{names(xpk)[1]}-r1"]
+        assert run("-c", LEFT, WORK, done).splitlines() == [RUN_FILES, "[]"]
