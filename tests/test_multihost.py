@@ -9,7 +9,7 @@ import time
 import jax
 import pytest
 
-from moe_jax import command, configfile, errors, planning, train, training
+from moe_jax import command, configfile, errors, jobs, planning, train, training
 from moe_jax.workdir import Workdir
 from tests.conftest import ROOT, child_environment
 
@@ -77,16 +77,19 @@ class Several:
     def said(self):
         return [log.read_text(errors="replace") for log in self._logs]
 
-    def wait_for_a_checkpoint(self, beyond=0, seconds=600):
+    def wait_for_a_checkpoint(self, beyond=0, of="runs", seconds=600):
         """Of a step after `beyond`."""
         until = time.monotonic() + seconds
-        while self.newest_step <= beyond:
+        while self.newest_saved(of) <= beyond:
             assert time.monotonic() < until and all(p.poll() is None for p in self.processes), self.said
             time.sleep(0.05)
 
     @property
     def newest_step(self):
-        names = [p.name.split(".")[0] for p in self.path.glob("runs/*/checkpoints/*.sha256.json")]
+        return self.newest_saved("runs")
+
+    def newest_saved(self, of):
+        names = [p.name.split(".")[0] for p in self.path.glob(f"{of}/*/checkpoints/*.sha256.json")]
         return max(map(int, names), default=0)
 
     def codes(self, seconds=600):
@@ -98,9 +101,9 @@ class Several:
         return Workdir(str(self.path)).run_dir(run.name)
 
 
-def check_equal(folder, other, rel):
+def check_equal(folder, other, rel, steps=STEPS):
     lines, others = folder.read_metrics(), other.read_metrics()
-    assert [line["step"] for line in lines] == [line["step"] for line in others] == list(range(STEPS))
+    assert [line["step"] for line in lines] == [line["step"] for line in others] == list(range(steps))
     for line, reference in zip(lines, others, strict=True):
         for name in ("loss", "gradient_norm", "dropped_fraction", "max_over_mean_load"):
             assert line[name] == pytest.approx(reference[name], rel=rel), (line["step"], name)
@@ -163,6 +166,53 @@ def test_asking_one_process_to_stop_stops_both_and_both_go_on(flags, one, tmp_pa
     assert "goes on at step" in again.said[0]
     check_equal(again.folder, one, rel=1e-5)
     assert [a["exit_code"] for a in again.folder.attempts()] == [errors.STOPPED, 0]
+
+
+BRANCHING = """
+from configs import smoke
+
+def get_config(arg=None):
+    config = smoke.get_config("tiny")
+    config.checkpoint.every_steps = 4
+    config.mesh.data, config.mesh.expert = -1, int(arg)
+    config.optim.schedule, config.optim.decay_fraction = "wsd", 0.25
+    config.optim.warmup_fraction, config.optim.warmup_tokens = None, 512
+    return config
+
+def get_grid(arg=None):
+    return [{"train.tokens": steps * 256} for steps in (8, 16, 24)]
+"""
+
+
+def enter_trunk(folder, byte_store, expert):
+    """(the workdir of a grid that has one trunk, the flags that train it with its branches)"""
+    folder.mkdir()
+    (folder / "branching.py").write_text(BRANCHING)
+    workdir = Workdir(str(folder / "w"))
+    file = configfile.load([f"--config={folder / 'branching.py'}:{expert}", f"--config.data.store={byte_store}"])
+    manifest, _, _ = planning.enter(file, workdir, whole_grid=True)
+    (trunk,) = jobs.trunks(manifest.runs)
+    return workdir, [f"--trunk={trunk.name}", "--branches"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_trunk_and_its_branches(byte_store, tmp_path):
+    """Stopped on their way and started again."""
+    work, flags = enter_trunk(tmp_path / "one", byte_store, 1)
+    with Several(flags, tmp_path / "one" / "w", n=1, devices=1) as one:
+        assert one.codes() == [0], one.said
+    several, flags = enter_trunk(tmp_path / "two", byte_store, 2)
+    with Several(flags, tmp_path / "two" / "w") as two:
+        two.wait_for_a_checkpoint(of="trunks")
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.codes() == [errors.STOPPED] * 2, two.said
+    with Several(flags, tmp_path / "two" / "w") as again:
+        assert again.codes() == [0, 0], again.said
+    assert again.said[0].count("branches off") == 3
+    for run in work.existing_manifest().runs:
+        check_equal(several.run_dir(run.name), work.run_dir(run.name), rel=1e-5, steps=run.config.steps)
+        told = several.run_dir(run.name).result()
+        assert told["n_devices"] == 4 and told["own_tokens"] == run.counts["tokens"] / 4
 
 
 @pytest.mark.parametrize(
