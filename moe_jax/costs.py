@@ -100,8 +100,12 @@ def _fault(row: Row, run: PlannedRun, slices: Slices | None) -> str | None:
         if (row["topology"].partition(":")[0], row.get("chips"), row.get("slices")) != here:
             many = f"{slices.slices} of " if slices.slices > 1 else ""
             return f"plan.json is for {_topology(row)}, and a job has {many}{slices.chips} {slices.chip} chips"
-    if row.get("steps") != run.config.steps or row.get("step_shape") != _placed(row, run):
+    here = (run.config.steps, run.counts["train_flops"], _placed(row, run))
+    if (row.get("steps"), row.get("train_flops"), row.get("step_shape")) != here:
         return f"plan.json has {run.name} with another config, mesh or microbatches"
+    for column in ("chip_hours", "price"):
+        if row.get(column) is not None and (number(row[column]) is None or row[column] < 0):
+            return f"plan.json has {row[column]!r:.20} as {column} of {run.name}"
     return None
 
 
@@ -123,5 +127,5 @@ def _topology(row: Row) -> str:
 
 def _share(job: Job, rows: Mapping[str, Row], column: str) -> float | None:
     row = next((rows[run.name] for run in job.runs if run.name in rows), {})
-    whole, flops = number(row.get(column)), number(row.get("train_flops"))
-    return None if whole is None or not flops else whole * job.train_flops / flops
+    whole = row.get(column)
+    return None if whole is None else whole * job.train_flops / row["train_flops"]

@@ -81,9 +81,10 @@ def move_folder(source: epath.Path, target: epath.Path, last: str) -> None:
     store, old, new = fsspec.filesystem("gs"), os.fspath(source), os.fspath(target)
     found = sorted(store.find(old), key=lambda path: path.endswith(f"/{last}"))
     inside = [path.partition(f"{old.partition('://')[2]}/")[2] for path in found]
-    store.copy([f"{old}/{path}" for path in inside], [f"{new}/{path}" for path in inside])
-    store.rm(found[:-1])
-    store.rm(found[-1:])
+    for path in inside:
+        store.cp_file(f"{old}/{path}", f"{new}/{path}")
+    for path in inside:
+        store.rm_file(f"{old}/{path}")
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:

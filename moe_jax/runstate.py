@@ -9,6 +9,7 @@ from moe_jax.rundir import RunDir
 from moe_jax.tables import number
 
 STALE_SECONDS = 300  # a run without a sign of life for so long, and without a result, is stale
+_PATIENCE_SECONDS = 86_400  # so long capacity may take to come back; a job may also be out of restarts
 STATES = ("queued", "running", "stale", "failed", "diverged", "done", "damaged")
 
 
@@ -48,7 +49,9 @@ def state_of(run: PlannedRun, folder: RunDir, now: float) -> RunState:
     if not attempts:
         return state("queued")
     if "ended" in last:
-        stopped = last.get("exit_code") == 75
-        return state("queued" if stopped else "failed")
+        if last.get("exit_code") != 75:
+            return state("failed")
+        waits = now - (number(last["ended"]) or 0) < _PATIENCE_SECONDS
+        return state("queued" if waits else "stale")
     newest = max(number(beat.get("time")) or 0, number(last.get("began")) or 0)
     return state("running" if now - newest < STALE_SECONDS else "stale")

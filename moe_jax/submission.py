@@ -5,6 +5,7 @@ A record is created before its job is given to a launcher, and only one of sever
 id: whether the launcher had got it already, the launcher knows ("already exists" counts as queued).
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -37,7 +38,7 @@ class Record:
     job: str
     id: str  # its name there: <sweep id>-<job>[-rN]
     retry: int  # N
-    launcher: str
+    launcher: str  # its kind and where it submits: xpk:my-project/us-east5-a/pods
     batch: str  # id of what the launcher made for it and for others
     runs: tuple[str, ...]  # those that have a result when it is done
     state: str  # SUBMITTING until the launcher has it, then QUEUED
@@ -64,7 +65,7 @@ class Ticket:
     id: str
     retry: int
     taken_over: Record | None = None  # whose submitter died
-    reruns: tuple[str, ...] = ()  # runs of it that have a result, which is set aside before
+    reruns: tuple[str, ...] = ()  # runs of it that are set aside before
 
 
 def ticket(sweep: str, job: Job, last: Record | None) -> Ticket:
@@ -110,8 +111,10 @@ class Submission:
         files.write_json(self._path(ticket), self._record(ticket, launcher, batch, QUEUED))
 
     def release(self, ticket: Ticket) -> None:
-        """The launcher refused it."""
-        self._path(ticket).unlink(missing_ok=True)
+        """The launcher refused it. What another submitter has taken over meanwhile stays."""
+        with contextlib.suppress(FileNotFoundError):
+            if _read(self._path(ticket)).token == self._token:
+                self._path(ticket).unlink()
 
     def summarise(self) -> None:
         """Writes submission.json, for whoever wants to know in one read; it decides nothing."""

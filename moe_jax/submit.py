@@ -14,6 +14,7 @@ from moe_jax.launchers import restarts
 from moe_jax.tables import count, one_line
 
 if TYPE_CHECKING:
+    from moe_jax.choosing import Choice
     from moe_jax.launchers.remote import Launcher, Place
     from moe_jax.manifest import Manifest
     from moe_jax.workdir import Workdir
@@ -117,8 +118,8 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
         remote.need(launcher)
     submission = Submission(workdir)
     again = choosing.Again(flags.retry_failed, tuple(flags.retry), tuple(flags.rerun))
-    lost = (lambda names: set()) if flags.dry_run else launcher.lost
-    choice = choosing.choose(workdir, manifest, submission.newest(), again, lost)
+    here = choosing.Here(launcher.address) if flags.dry_run else choosing.Here(launcher.address, launcher.lost)
+    choice = choosing.choose(workdir, manifest, submission.newest(), again, here)
     say = _comment if flags.dry_run else print
     for words in [*file.refused, *choice.left_alone]:
         say(words)
@@ -133,13 +134,14 @@ def _submit_elsewhere(file: configfile.ConfigFile, flags: argparse.Namespace, ex
         say(f"by plan.json {count(len(names), 'run')} will not fit on {known.topology}: {some}")
     batches = launcher.deal(choice.tickets)
     if flags.dry_run:
-        _say_manifest(workdir, manifest)
+        _say_what_is_not_done(workdir, manifest, choice)
         for line in [*launcher.preparation(), *map(launcher.command, batches)]:
             print(shlex.join(line))
         return errors.DONE
     _confirm(flags.yes)
     planning.enter(file, workdir, whole_grid=True)
-    submitting.submit(launcher, flags.launcher, batches, workdir, submission, say)
+    launcher.delete(sorted(choice.lost))
+    submitting.submit(launcher, batches, workdir, submission, say)
     return errors.DONE
 
 
@@ -148,9 +150,11 @@ def _comment(words: str) -> None:
     print(f"# {one_line(words)}")
 
 
-def _say_manifest(workdir: "Workdir", manifest: "Manifest") -> None:
+def _say_what_is_not_done(workdir: "Workdir", manifest: "Manifest", choice: "Choice") -> None:
     if workdir.manifest() != manifest:
         _comment(f"{workdir.path / 'sweep.json'} is what the jobs read, and --dry_run does not write it")
+    for name in (name for ticket in choice.tickets for name in ticket.reruns):
+        _comment(f"{workdir.run_dir(name).path} is moved aside before, and --dry_run does not do it")
 
 
 def _check_places(file: configfile.ConfigFile, flags: argparse.Namespace) -> None:
@@ -210,7 +214,8 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
     manifest, _, _ = planning.enter(file, workdir, whole_grid=True, writes=False)
     say = _comment if flags.dry_run else print
     again = choosing.Again(flags.retry_failed, tuple(flags.retry), tuple(flags.rerun))
-    choice = choosing.choose(workdir, manifest, Submission(workdir).newest(), again, lambda names: set(), waits=True)
+    here = choosing.Here(None, waits=True)
+    choice = choosing.choose(workdir, manifest, Submission(workdir).newest(), again, here)
     for words in [*file.refused, *choice.left_alone]:
         say(words)
     if not choice.tickets:
@@ -218,14 +223,14 @@ def _submit_here(file: configfile.ConfigFile, flags: argparse.Namespace) -> int:
         return errors.DONE
     say(f"to train here: {costs.of(choice.to_train)}")
     if flags.dry_run:
-        _say_manifest(workdir, manifest)
+        _say_what_is_not_done(workdir, manifest, choice)
         for ticket in choice.tickets:
             print(shlex.join(["moe-jax", "train", f"--workdir={flags.workdir}", *ticket.job.flags]))
         return errors.DONE
     _confirm(flags.yes)
     planning.enter(file, workdir, whole_grid=True)
     began = time.monotonic()
-    for name in flags.rerun:
+    for name in (name for ticket in choice.tickets for name in ticket.reruns):
         workdir.set_run_aside(name)
     runs = [run for ticket in choice.tickets for run in ticket.job.runs]
     with Display() as display:

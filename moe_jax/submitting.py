@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Callable, Sequence
 
+from etils import epath
+
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.jobs import Job
 from moe_jax.launchers import remote
@@ -26,11 +28,13 @@ def refuse_packs(jobs: Sequence[Job], slices: Slices | None) -> None:
 
 
 def submit(
-    launcher: Launcher, kind: str, batches: Sequence[Sequence[Ticket]], workdir: Workdir, submission: Submission,
+    launcher: Launcher, batches: Sequence[Sequence[Ticket]], workdir: Workdir, submission: Submission,
     say: Say,
 ) -> None:  # fmt: skip
     """Claims each batch, sets aside what it trains again, gives it to the launcher and notes that it has it; the first
     failure ends it (WorkFailed)."""
+    for batch in batches:
+        launcher.command(batch)  # refuses what cannot be submitted before anything is
     for line in launcher.preparation():
         say(f"+ {shlex.join(line)}")
         code, output = remote.call(line)
@@ -41,31 +45,36 @@ def submit(
         for batch in batches:
             done += len(batch)
             name = launcher.name(batch)
-            if not _claim(batch, kind, name, submission):
+            if not _claim(batch, launcher.address, name, submission):
                 say(f"[{done}/{total}] {name}: another submitter has it")
                 continue
-            aside = {name: workdir.set_run_aside(name) for one in batch for name in one.reruns}
+            aside: dict[str, epath.Path | None] = {}
             try:
+                for run in (run for one in batch for run in one.reruns):
+                    aside[run] = workdir.set_run_aside(run)
                 new = remote.launch(launcher, batch)
-            except WorkFailed as e:
-                for name, path in aside.items():
-                    workdir.put_back(path, name)
+            except Exception as e:
+                for run, path in aside.items():
+                    if path is not None:
+                        workdir.put_back(path, run)
                 for one in batch:
                     submission.release(one)
+                if not isinstance(e, WorkFailed):
+                    raise
                 raise WorkFailed(f"{e}; {done - len(batch)} of {total} jobs are queued; start again") from e
             for one in batch:
-                submission.confirm(one, kind, name)
+                submission.confirm(one, launcher.address, name)
             say(f"[{done}/{total}] {name}: {'queued' if new else 'is there already, so it counts as queued'}")
     finally:
         submission.summarise()
 
 
-def _claim(batch: Sequence[Ticket], kind: str, name: str, submission: Submission) -> bool:
+def _claim(batch: Sequence[Ticket], launcher: str, name: str, submission: Submission) -> bool:
     """Takes a batch, or nothing of it where another submitter has it. Two that submit the same have the same batches,
     so that its first job tells whose it is."""
     claimed: list[Ticket] = []
     for one in batch:
-        if submission.claim(one, kind, name):
+        if submission.claim(one, launcher, name):
             claimed.append(one)
             continue
         for other in claimed:

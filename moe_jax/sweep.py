@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="move the run's old folder aside and train it again",
+        help="move the run's old folder aside and train it again; once, the same command then goes on with it",
     )
     parser.epilog = configfile.HELP
     flags = parser.parse_args(others)
@@ -47,8 +47,10 @@ def main(argv: Sequence[str]) -> int:
     for name in flags.rerun:
         if name not in {run.name for run in manifest.runs}:
             raise UserError(f"--rerun={name}: the sweep has no such run; moe-jax status lists them")
+    asides = workdir.asides()
     for name in flags.rerun:
-        workdir.set_run_aside(name)
+        if name not in asides or workdir.run_dir(name).result_path.exists():  # else it goes on
+            workdir.set_run_aside(name)
     with Display() as display:
         states = LocalLauncher(workdir, manifest.runs, flags.jobs, display).go()
     return conclude(workdir, states, time.monotonic() - began)

@@ -166,8 +166,7 @@ def refuse_another(planned: PlannedRun, folder: RunDir) -> None:
     if made not in (None, planned.config_hash) and (folder.result_path.exists() or folder.saved_steps()):
         raise errors.UserError(
             f"{planned.name}: {folder.path} holds a run of another config (config_hash {made}, not "
-            f"{planned.config_hash}); choose another workdir, or move that folder away, as sweep and "
-            f"submit do with --rerun={planned.name}"
+            f"{planned.config_hash}); choose another workdir, or move that folder away"
         )
 
 

@@ -8,10 +8,10 @@ W/runs/<name>/metrics.jsonl   one object a logged step
 W/runs/<name>/checkpoints/    Orbax
 W/runs/<name>/result.json     once, at the end
 W/trunks/<name>/              as a run, without result.json (see jobs.py)
-W/aside/<name>-<n>/           a run that was trained again, as it was before
+W/aside/<name>-<time>/        a run that was trained again, as it was before; the time in ms
 """
 
-import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,10 +45,18 @@ class Workdir:
             return None
         if folder.is_locked():
             raise WorkFailed(f"--rerun={name}: a process on this machine trains it now; wait for it or stop it")
-        numbered = (self.path / "aside" / f"{name}-{n}" for n in itertools.count(1))
-        aside = next(path for path in numbered if not path.exists())
+        aside = self.path / "aside" / f"{name}-{time.time_ns() // 1_000_000}"
         files.move_folder(folder.path, aside, folder.result_path.name)
         return aside
+
+    def asides(self) -> dict[str, float]:
+        """run -> when it was last set aside, in seconds since the epoch."""
+        folder, newest = self.path / "aside", {}
+        for path in folder.iterdir() if folder.exists() else ():
+            name, _, time_ms = path.name.rpartition("-")
+            if time_ms.isdecimal():
+                newest[name] = max(newest.get(name, 0.0), int(time_ms) / 1000)
+        return newest
 
     def put_back(self, aside: epath.Path, name: str) -> None:
         """Undoes set_run_aside."""

@@ -112,6 +112,11 @@ def test_without_a_forecast_it_is_said(tmp_path, planned):
     assert "plan.json was made without --topology" in said(tmp_path, runs, V5E_4)[1]
     path.write_text(json.dumps(values | {"runs": [{"name": runs[0].name, "topology": "v5e:2x2", "devices": "4"}]}))
     assert "plan.json was made without --topology" in said(tmp_path, runs, V5E_4)[1]
+    planned()
+    told = json.loads(path.read_text())
+    for column, value in (("chip_hours", -5), ("price", "3"), ("train_flops", 1)):
+        path.write_text(json.dumps(told | {"runs": [row | {column: value} for row in told["runs"]]}))
+        assert "chip-hours unknown (plan.json has " in said(tmp_path, runs, V5E_4)[1]
     for damaged in ("[]", '{"runs": 1}', '{"runs": [1]}'):
         path.write_text(damaged)
         with pytest.raises(files.DamagedFile):

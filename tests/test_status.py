@@ -50,6 +50,17 @@ def test_each_state_is_told_from_files(mixed_states):
     assert not snap.finished
 
 
+def test_what_was_stopped_and_never_came_back_is_stale(mixed_states):
+    """Its job may be out of restarts, which a launcher's files here do not tell."""
+    work, of = mixed_states
+    path = work.run_dir(of["stopped"].name).path / "attempts" / "1.json"
+    attempt = json.loads(path.read_text())
+    path.write_text(json.dumps(attempt | {"ended": attempt["ended"] - 86_400}))
+    assert status.snapshot(work).totals == {
+        "queued": 20, "running": 1, "stale": 2, "failed": 1, "diverged": 1, "done": 1, "damaged": 1
+    }  # fmt: skip
+
+
 def test_progress_and_time_left_of_a_running_run(mixed_states):
     work, of = mixed_states
     line = next(line for line in status.snapshot(work).lines if line.state == "running")
@@ -211,7 +222,7 @@ def test_what_was_submitted_has_its_launchers_name(tmp_path):
     work, planned = synthetic.make(tmp_path / "w", synthetic.cells(widths=[16], tokens=[96_000]))
     assert "job" not in status.table(status.snapshot(work)).headings
     given = submission.Submission(work)
-    choice = choosing.choose(work, work.existing_manifest(), {}, choosing.Again(), lambda batches: set())
+    choice = choosing.choose(work, work.existing_manifest(), {}, choosing.Again(), choosing.Here(None))
     given.claim(choice.tickets[1], "xpk", choice.tickets[1].id)
     given.confirm(choice.tickets[1], "xpk", choice.tickets[1].id)
     given.summarise()

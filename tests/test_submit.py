@@ -1,5 +1,6 @@
 """submit: every open run is given to a launcher once, with arguments that survive every shell on the way."""
 
+import dataclasses
 import io
 import json
 import re
@@ -25,7 +26,7 @@ from moe_jax import (
 from moe_jax.compiles import Compiles
 from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, UserError, WorkFailed
 from moe_jax.forecast import Target
-from moe_jax.launchers import remote, slices, xpk
+from moe_jax.launchers import remote, rounds, slices, xpk
 from moe_jax.outlook import of
 from moe_jax.submission import Submission
 from moe_jax.workdir import Workdir
@@ -154,6 +155,42 @@ def test_a_run_that_is_queued_is_not_submitted_again_in_a_pack_of_a_grown_grid(p
     assert "left alone: 1 queued" in capsys.readouterr().out
     assert grown(3) == flags and "there is nothing to submit" in capsys.readouterr().out
     assert len(grown(6)) == 4  # the second pack is whole
+
+
+def grown_by_one(place, monkeypatch, tmp_path):
+    """(flags, runs): a pack of three seeds, submitted one by one: the grid had only the first before."""
+    (tmp_path / "growing.py").write_text(GROWING)
+    flags = [*XPK, "--tpu_type=v6e-1", "--yes"]
+    for n in (1, 3):
+        monkeypatch.setitem(globals(), "CONFIG", f"--config={tmp_path / 'growing.py'}:{n}")
+        place(*flags)
+    assert len(place.xpk.calls) == 3
+    return flags, runs_of(place)
+
+
+def test_of_runs_that_were_submitted_apart_the_one_that_failed_is_submitted_again(place, capsys, monkeypatch, tmp_path):
+    flags, runs = grown_by_one(place, monkeypatch, tmp_path)
+    synthetic.begin(Workdir(str(place.workdir)), runs[0], step=1, loss=3.0)
+    folder, attempt = synthetic.begin(Workdir(str(place.workdir)), runs[1])
+    folder.end_attempt(attempt, 2, "no store")
+    capsys.readouterr()
+    place(*flags)
+    out = capsys.readouterr().out
+    assert f"{runs[1].name}: failed (no store); submitted before as {names(place.xpk)[1]}, --retry_failed" in out
+    assert "left alone: 1 running, 1 queued" in out and len(place.xpk.calls) == 3
+    place(*flags, "--retry_failed")
+    assert names(place.xpk)[3:] == [f"{names(place.xpk)[1]}-r1"]
+    place(*flags, f"--retry={runs[2].name}")
+    assert names(place.xpk)[4:] == [f"{names(place.xpk)[2]}-r1"]
+
+
+def test_a_run_submitted_apart_whose_submitter_died_is_taken_over(place, monkeypatch, tmp_path):
+    flags, _ = grown_by_one(place, monkeypatch, tmp_path)
+    path = place.workdir / "submission" / f"{names(place.xpk)[1]}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "submitting", "time": 0.0}))
+    assert place(*flags) == DONE
+    assert names(place.xpk)[3:] == [names(place.xpk)[1]]
+    assert place(*flags) == DONE and len(place.xpk.calls) == 4
 
 
 def test_what_is_queued_keeps_its_job(place, capsys, monkeypatch, tmp_path):
@@ -312,29 +349,91 @@ def test_nobody_is_charged_without_being_asked(place, monkeypatch, capsys):
 def test_a_finished_run_is_trained_again_when_asked(place, capsys):
     place(*XPK, "--yes")
     work, (run, other, *_) = Workdir(str(place.workdir)), runs_of(place)
-    assert place(*XPK, "--yes", f"--rerun={run.name}") == BAD_INPUT
-    assert f"{run.name} has runs without a result ({run.name} is queued); wait" in capsys.readouterr().err
+    again = [*XPK, "--yes", f"--rerun={run.name}"]
+    assert place(*again) == BAD_INPUT
+    assert f"--rerun={run.name}: is queued; wait for it" in capsys.readouterr().err
     assert place(*XPK, "--yes", "--rerun=nobody") == BAD_INPUT
     first = synthetic.finish(work, run).result_path.read_bytes()
     before = contents(place.workdir)
     assert place(*XPK, "--dry_run", f"--rerun={run.name}") == DONE
-    assert f"--run={run.name}" in capsys.readouterr().out and contents(place.workdir) == before
+    out = capsys.readouterr().out
+    assert f"--run={run.name}" in out and f"# {work.run_dir(run.name).path} is moved aside before" in out
+    assert contents(place.workdir) == before
     place.xpk.answers("quota exceeded\n", code=5)
-    assert place(*XPK, "--yes", f"--rerun={run.name}") == FAILED
-    assert work.run_dir(run.name).result_path.read_bytes() == first and not list((place.workdir / "aside").iterdir())
+    assert place(*again) == FAILED
+    assert work.run_dir(run.name).result_path.read_bytes() == first and not work.asides()
     place.xpk.answers()
     calls = len(place.xpk.calls)
-    assert place(*XPK, "--yes", f"--rerun={run.name}") == DONE
+    assert place(*again) == DONE
     assert names(place.xpk)[calls:] == [f"{names(place.xpk)[0]}-r1"]
     (aside,) = (place.workdir / "aside").iterdir()
     assert aside.name.startswith(run.name) and (aside / "result.json").read_bytes() == first
     assert not (place.workdir / "runs" / run.name).exists()
-    assert place(*XPK, "--yes", f"--rerun={run.name}") == BAD_INPUT  # it has none now
-    assert place(*XPK, "--yes") == DONE and len(place.xpk.calls) == calls + 1
+    for flags in (again, [*XPK, "--yes"], [*XPK, "--yes", "--retry_failed"]):  # it is queued now
+        assert place(*flags) == DONE and len(place.xpk.calls) == calls + 1
     synthetic.finish(work, run)
     synthetic.finish(work, other)
-    place(*XPK, "--yes", f"--rerun={run.name}", f"--rerun={other.name}")
+    place(*again, f"--rerun={other.name}")
     assert names(place.xpk)[calls + 1 :] == [f"{names(place.xpk)[0]}-r2", f"{names(place.xpk)[1]}-r1"]
+
+
+def test_a_failed_run_may_begin_again(place):
+    place(*XPK, "--yes")
+    work, run = Workdir(str(place.workdir)), runs_of(place)[0]
+    folder, attempt = synthetic.begin(work, run)
+    folder.end_attempt(attempt, 2, "damaged")
+    assert place(*XPK, "--yes", f"--rerun={run.name}") == DONE
+    assert [*work.asides()] == [run.name] and not folder.path.exists() and len(place.xpk.calls) == 9
+
+
+@pytest.mark.parametrize("then", ["xpk", "local"])
+def test_a_rerun_that_was_stopped_goes_on_by_the_same_command(place, monkeypatch, then):
+    """Stopped when the result was set aside and nobody has it yet; a cluster has trained it before."""
+    place(*XPK, "--yes")
+    work, run = Workdir(str(place.workdir)), runs_of(place)[0]
+    for each in runs_of(place):
+        synthetic.finish(work, each)
+    again = [f"--rerun={run.name}", "--yes", *(XPK if then == "xpk" else ["--launcher=local"])]
+    stops = {"xpk": (remote, "launch"), "local": (rounds, "train")}[then]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(*stops, stop)
+        assert place(*again) == STOPPED
+    assert [*work.asides()] == [run.name] and work.run_dir(run.name).result() is None
+    if then == "local":
+        given = []
+        monkeypatch.setattr(rounds, "train", lambda work, runs, *_: given.extend(r.name for r in runs) or [])
+        assert place(*again) == DONE and given == [run.name]
+    else:
+        monkeypatch.setattr(submission, "_is_alive", lambda pid: False)
+        assert place(*again) == DONE and names(place.xpk)[8:] == [f"{names(place.xpk)[0]}-r1"]
+    assert len(list((place.workdir / "aside").iterdir())) == 1
+    if then == "local":  # and a cluster may have it instead
+        assert place(*XPK, "--yes") == DONE and names(place.xpk)[8:] == [f"{names(place.xpk)[0]}-r1"]
+
+
+def test_what_cannot_be_submitted_moves_nothing(place, monkeypatch):
+    """A list that is too long for a slice's metadata; a run that is trained on this machine now."""
+    place(*XPK, "--yes")
+    work, runs = Workdir(str(place.workdir)), runs_of(place)
+    for run in runs:
+        synthetic.finish(work, run)
+    lock = work.run_dir(runs[5].name).lock(0.0)
+    before = contents(place.workdir)
+    everything = [f"--rerun={run.name}" for run in runs]
+    with monkeypatch.context() as m:
+        m.setattr("moe_jax.launchers.queued_resources._MOST_METADATA", 100)
+        assert place(*QUEUES, "--yes", *everything) == BAD_INPUT
+    assert contents(place.workdir) == before
+    assert place(*QUEUES, "--yes", *everything) == FAILED
+    files.os.close(lock)
+    assert len(work.existing_manifest().runs) == sum(work.run_dir(r.name).result() is not None for r in runs)
+    assert contents(place.workdir / "submission") == {
+        k.partition("/")[2]: v for k, v in before.items() if k.startswith("submission/")
+    }
 
 
 def test_the_plans_costs_are_said(place, capsys, tmp_path):
@@ -520,6 +619,46 @@ def test_a_queue_that_is_gone_is_made_again_with_what_is_left(queues, monkeypatc
     assert all(c[4].endswith("-r1") for c in new)
 
 
+def test_one_launcher_knows_nothing_of_anothers_jobs(queues, monkeypatch, capsys):
+    """A cluster's jobs, and those of another zone, are no lost ones because gcloud does not find them here."""
+    queues(*XPK, "--yes")
+    queues.gcloud.answers("NOT_FOUND\n", code=1)
+    assert queues(*QUEUES, "--yes", "--retry_failed") == DONE
+    assert "left alone: 8 queued" in capsys.readouterr().out and not queues.gcloud.calls
+    for path in (queues.workdir / "submission").iterdir():
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"launcher": "queued-resources:my-project/us-west4-b"}))
+    assert queues(*QUEUES, "--yes", "--retry_failed") == DONE and not queues.gcloud.calls
+    path.write_text(json.dumps(record | {"state": "submitting", "time": 0.0}))
+    capsys.readouterr()
+    assert queues(*QUEUES, "--yes") == DONE and not queues.gcloud.calls
+    out = capsys.readouterr().out
+    assert f"{record['job']}: whoever submitted it as {record['id']} to xpk:my-project/us-east5-a/pods died" in out
+    queues.gcloud.answers()
+    assert queues(*QUEUES, "--yes", f"--retry={record['job']}") == DONE
+    assert [call[4] for call in queues_of(queues)] == [f"{record['id']}-r1"]
+
+
+def test_nothing_is_deleted_before_the_answer(queues, monkeypatch, capsys):
+    queues(*QUEUES, "--yes")
+    queues.gcloud.answers("SUSPENDED\n")
+    before = len(queues.gcloud.calls)
+    assert queues(*QUEUES, "--retry_failed") == BAD_INPUT
+    assert {call[3] for call in queues.gcloud.calls[before:]} == {"describe"}
+
+
+def test_a_late_answer_takes_no_job_from_another_submitter(tmp_path):
+    work, _ = synthetic.make(tmp_path / "w")
+    a, b = Submission(work), Submission(work)
+    choice = choosing.choose(work, work.existing_manifest(), {}, choosing.Again(), choosing.Here(None))
+    assert a.claim(choice.tickets[0], "xpk:p/z/c", "x")
+    taken = dataclasses.replace(choice.tickets[0], taken_over=a.newest()[choice.tickets[0].job.name])
+    assert b.claim(taken, "xpk:p/z/c", "x")
+    b.confirm(taken, "xpk:p/z/c", "x")
+    a.release(choice.tickets[0])
+    assert a.newest()[taken.job.name].state == "queued"
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_workdirs_survive_gcloud(queues, tmp_path, capsys, hostile):
     workdir = str(tmp_path / hostile)
@@ -557,7 +696,7 @@ def test_branches_of_an_extended_grid_are_submitted_when_the_first_are_done(tmp_
 
     def chosen():
         manifest, records = work.existing_manifest(), Submission(work).newest()
-        choice = choosing.choose(work, manifest, records, choosing.Again(), lambda batches: set())
+        choice = choosing.choose(work, manifest, records, choosing.Again(), choosing.Here(None))
         for ticket in choice.tickets:
             Submission(work).claim(ticket, "xpk", ticket.id)
             Submission(work).confirm(ticket, "xpk", ticket.id)
@@ -575,13 +714,17 @@ def test_branches_of_an_extended_grid_are_submitted_when_the_first_are_done(tmp_
 def test_batches_are_taken_whole(tmp_path):
     """Another submitter that dealt them in another way may have one job of a batch: then nothing of it is submitted."""
     work, _ = synthetic.make(tmp_path / "w")
-    choice = choosing.choose(
-        work, work.existing_manifest(), {}, choosing.Again(), lambda batches: pytest.fail("nothing was submitted")
-    )
+    here = choosing.Here(None, lambda batches: pytest.fail("nothing was submitted"))
+    choice = choosing.choose(work, work.existing_manifest(), {}, choosing.Again(), here)
     a, b = Submission(work), Submission(work)
     assert a.claim(choice.tickets[1], "queued-resources", "other")
 
     class Client:
+        address = "queued-resources:p/z"
+
+        def command(self, batch):
+            return []
+
         def preparation(self):
             return []
 
@@ -589,7 +732,7 @@ def test_batches_are_taken_whole(tmp_path):
             return batch[0].id
 
     with pytest.raises(WorkFailed, match="another submitter takes these jobs now"):
-        submitting.submit(Client(), "queued-resources", [choice.tickets[:3]], work, b, print)
+        submitting.submit(Client(), [choice.tickets[:3]], work, b, print)
     assert list(b.newest()) == [choice.tickets[1].job.name]
 
 

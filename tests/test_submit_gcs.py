@@ -55,8 +55,9 @@ import sys
 from moe_jax.workdir import Workdir
 
 work = Workdir(sys.argv[1])
-for folder in (work.path / "aside" / f"{sys.argv[2]}-1", work.run_dir(sys.argv[2]).path):
-    print(sorted(path.name for path in folder.iterdir()) if folder.exists() else [])
+for parent in (work.path / "aside", work.path / "runs"):
+    folders = [f for f in parent.iterdir() if f.name.startswith(sys.argv[2])] if parent.exists() else []
+    print(sorted(path.name for folder in folders for path in folder.iterdir()), [*work.asides()] == [sys.argv[2]])
 """
 RUN_FILES = "['attempts', 'metrics.jsonl', 'result.json', 'run.json']"
 
@@ -111,8 +112,8 @@ def test_a_sweep_on_an_object_store(verb, tmp_path, monkeypatch):
         run("-c", FINISH, WORK, done)
         xpk.answers("no quota\n", code=1)
         assert "no quota" in run(script, *FLAGS, "--yes", f"--rerun={done}", code=FAILED)
-        assert run("-c", LEFT, WORK, done).splitlines() == ["[]", RUN_FILES]  # put back
+        assert run("-c", LEFT, WORK, done).splitlines() == ["[] False", f"{RUN_FILES} False"]  # put back
         xpk.answers()
         run(script, *FLAGS, "--yes", f"--rerun={done}")
         assert names(xpk)[10:] == [f"{names(xpk)[1]}-r1"]
-        assert run("-c", LEFT, WORK, done).splitlines() == [RUN_FILES, "[]"]
+        assert run("-c", LEFT, WORK, done).splitlines() == [f"{RUN_FILES} True", "[] True"]

@@ -59,6 +59,7 @@ class QueuedResources:
     def __init__(self, options: Options, place: Place):
         self._options, self._place = options, place
         self.slices = slices.of_tpu_vm(options.accelerator_type)
+        self.address = f"queued-resources:{options.project}/{options.zone}"
         commit = git_commit()
         if commit is None or not (_SCRIPTS / "startup.sh").exists():
             raise UserError(
@@ -112,19 +113,24 @@ class QueuedResources:
         return "ALREADY_EXISTS" in output or "already exists" in output
 
     def lost(self, names: Sequence[str]) -> set[str]:
-        """Those that are dead, after deleting them, and those that are not there."""
-        return {name for name in names if self._is_lost(name)}
+        """Those that are dead, and those that are not there."""
+        return {name for name in names if self._state(name) in (None, *_DEAD)}
 
-    def _is_lost(self, name: str) -> bool:
-        where = [name, f"--project={self._options.project}", f"--zone={self._options.zone}"]
-        code, output = call([*_RESOURCES, "describe", *where, "--format=value(state.state)"])
-        if code != 0:
-            if "NOT_FOUND" in output or "not found" in output.lower():
-                return True
-            raise WorkFailed(f"{name}: {failure(self.client, code, output)}")
-        if output.split()[-1:] and output.split()[-1] in _DEAD:
-            code, output = call([*_RESOURCES, "delete", *where, "--force", "--quiet"])
-            if code != 0:
-                raise WorkFailed(f"{name}: {failure(self.client, code, output)}")
-            return True
-        return False
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            if self._state(name) in _DEAD:
+                code, output = call([*_RESOURCES, "delete", *self._where(name), "--force", "--quiet"])
+                if code != 0:
+                    raise WorkFailed(f"{name}: {failure(self.client, code, output)}")
+
+    def _state(self, name: str) -> str | None:
+        """As gcloud says it; None where there is none of this name."""
+        code, output = call([*_RESOURCES, "describe", *self._where(name), "--format=value(state.state)"])
+        if code == 0:
+            return (output.split() or [""])[-1]
+        if "NOT_FOUND" in output or "not found" in output.lower():
+            return None
+        raise WorkFailed(f"{name}: {failure(self.client, code, output)}")
+
+    def _where(self, name: str) -> list[str]:
+        return [name, f"--project={self._options.project}", f"--zone={self._options.zone}"]

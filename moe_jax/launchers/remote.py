@@ -24,6 +24,7 @@ class Place:
 class Launcher(Protocol):
     """Makes commands, pure; `submit` prints them or runs them."""
 
+    address: str  # its kind and where it submits, as records have it
     client: str  # the program that the commands need
     how_to_get_it: str
     slices: Slices | None  # of one job; None where that cannot be told
@@ -44,7 +45,10 @@ class Launcher(Protocol):
         """Whether the output of a command that failed says that there is a batch of this name."""
 
     def lost(self, names: Sequence[str]) -> set[str]:
-        """Those of the batches that will do nothing any more, by asking the client."""
+        """Those of the batches that will do nothing any more, by asking the client. Changes nothing."""
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Removes what is left of lost batches."""
 
 
 def training(ticket: Ticket, place: Place) -> Command:

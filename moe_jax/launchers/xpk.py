@@ -62,6 +62,7 @@ class Xpk:
         self._options, self._place = options, place
         self.slices = slices.on_gke(options.tpu_type, options.num_slices)
         self.client = client_path()
+        self.address = f"xpk:{options.project}/{options.zone}/{options.cluster}"
 
     def preparation(self) -> list[Command]:
         return []
@@ -96,6 +97,9 @@ class Xpk:
 
     def lost(self, names: Sequence[str]) -> set[str]:
         return set()  # xpk's own restarts are all there is; a workload that is gone is submitted again by --retry
+
+    def delete(self, names: Sequence[str]) -> None:
+        pass
 
 
 def _abbreviates(flag: str, whole: str) -> bool:
