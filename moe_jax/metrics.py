@@ -94,7 +94,8 @@ class Recorder:
             "seconds_left": None, "phase": "starting", "attempt": attempt, "host": socket.gethostname(),
         }  # fmt: skip
         self._rate_from: tuple[int, float] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # what is noted; never held while a file is written, so no step waits for one
+        self._writing = threading.Lock()  # a snapshot and its files, so that no older one lands on a newer one
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._sinks: list[Sink] = []
@@ -176,14 +177,15 @@ class Recorder:
         if not self._writes:
             return
         self.check()
-        self._check_owner()
-        with self._lock:
-            beat, lines = self._beat | {"times": self.times.seconds}, list(self._lines)
-        self._folder.write_heartbeat(beat)
-        if metrics:
-            self._folder.write_metrics(lines)
-            for sink in self._sinks:
-                sink.flush()
+        with self._writing:
+            self._check_owner()
+            with self._lock:
+                beat, lines = self._beat | {"times": self.times.seconds}, list(self._lines)
+            self._folder.write_heartbeat(beat)
+            if metrics:
+                self._folder.write_metrics(lines)
+                for sink in self._sinks:
+                    sink.flush()
 
     def check(self) -> None:
         """Raises what the thread has met."""

@@ -1,9 +1,11 @@
 """A run's log: rates, MFU where the peak is known, and times that outlive a restart."""
 
+import threading
 import time
 
 import pytest
 
+from moe_jax import files
 from moe_jax.metrics import Recorder, Times
 from moe_jax.workdir import Workdir
 
@@ -98,3 +100,31 @@ def test_what_the_owner_check_raises_is_raised(folder):
     with pytest.raises(RuntimeError, match="taken"):
         r.flush()
     r.close()
+
+
+def test_an_older_snapshot_does_not_land_on_a_newer_one(folder, monkeypatch):
+    """Two threads write, and an upload may take long; what is logged meanwhile does not wait for it."""
+    r = recorder(folder)
+    uploading, go_on, write = threading.Event(), threading.Event(), files.write_atomic
+
+    def slow(path, data):
+        if threading.current_thread().name == "older":
+            uploading.set()
+            assert go_on.wait(60)
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_atomic", slow)
+    older, newer = (threading.Thread(target=r.flush, args=(True,), name=name) for name in ("older", "newer"))
+    r.seen(0, 2.0)
+    r.log(0, {"loss": 2.0})
+    older.start()
+    assert uploading.wait(60)
+    r.seen(1, 2.0)
+    r.log(1, {"loss": 2.0})
+    newer.start()
+    newer.join(0.2)  # enough to overtake, were it not kept waiting
+    go_on.set()
+    older.join()
+    newer.join()
+    r.close()
+    assert [line["step"] for line in folder.read_metrics()] == [0, 1] and folder.heartbeat()["step"] == 2
