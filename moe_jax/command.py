@@ -42,7 +42,11 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 def end(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Runs main(argv) and ends the process with its exit code."""
-    sys.exit(run(main, argv, ends=True))
+    code = run(main, argv, ends=True)
+    # An interrupt that passes through exec() of a string, as dataclasses and namedtuple do, leaves a mark by which
+    # `python -m` ends with 130 whatever it is told; CPython removes it when it begins another exec (to 3.13 at least).
+    exec("")  # noqa: S102
+    sys.exit(code)
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None, ends: bool = False) -> int:

@@ -1,6 +1,7 @@
 """The frame around the verbs: help that is instant, sentences, exit codes."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -88,6 +89,18 @@ command.end(lambda argv: 3, [])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, "sent\n", "")
+
+
+def test_sigterm_inside_an_exec_ends_a_module_with_75(tmp_path):
+    """Where `python -m` would say 130: importing runs much in exec(), each dataclass for one."""
+    (tmp_path / "verb.py").write_text("""
+from moe_jax import command
+
+command.end(lambda argv: exec("import signal; signal.raise_signal(signal.SIGTERM)"), [])
+""")
+    environment = child_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = subprocess.run([sys.executable, "-m", "verb"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == errors.STOPPED and done.stderr.startswith("moe-jax: stopped"), done.stderr
 
 
 def test_how_a_verb_ends_is_its_exit_code(capsys):
