@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moe_jax import files, grid, jobs, windows
 from moe_jax.configfile import ConfigFile
-from moe_jax.data.store import MissingStore, Store, open_store
+from moe_jax.data.store import MissingStore, Store, open_store, read_info
 from moe_jax.errors import UserError
 from moe_jax.grid import Run
 from moe_jax.manifest import Manifest, PlannedRun, StoreIdentity, plan_runs
@@ -56,6 +56,18 @@ def enter(
 
     accepted = workdir.accept(manifest, whole=whole_grid, writes=writes, check=check)
     return accepted, runs, store
+
+
+def entered_before(file: ConfigFile, workdir: Workdir) -> Sequence[PlannedRun]:
+    """The config's own run where its store is gone, as planned for the one that the workdir's sweep was made for; none
+    where the store is there, or the sweep another's. Raises UserError as `enter` does where the config is refused."""
+    try:
+        read_info(file.config.data.store)
+    except MissingStore:
+        manifest = workdir.manifest()
+        if manifest is not None and manifest.store.path == file.config.data.store:
+            return plan_runs(grid.expand(file.base.to_dict(), None), manifest.store)
+    return ()
 
 
 def _sweep_id(workdir: Workdir) -> str:

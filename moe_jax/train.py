@@ -55,17 +55,16 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.workdir import Workdir
 
     workdir = Workdir(flags.workdir)
-    if (flags.multihost or flags.coordinator) and not config_args:
-        code = _finished(workdir, _runs(workdir.existing_manifest(), flags))
-        if code is not None:
-            return code
+    file = configfile.load(config_args) if config_args else None
+    asked = planning.entered_before(file, workdir) if file else _runs(workdir.existing_manifest(), flags)
+    if results := _finished(workdir, asked):
+        return _end(results)
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
     processes.check_same(" ".join(config_args) or flags.run or flags.trunk or flags.pack)
     trunk = None
-    if config_args:
-        file = configfile.load(config_args)
+    if file:
         manifest, runs, store = planning.enter(file, workdir, whole_grid=False, writes=processes.is_first())
         planned = [manifest.run(runs[0].name)]
     else:
@@ -105,7 +104,11 @@ def main(argv: Sequence[str]) -> int:
             start = None if of is None else workdir.trunk_dir(of.name)
             folder = workdir.run_dir(run.name)
             results.append(training.train(run, folder, store, manifest.store, options(run.name), start))
-    if processes.is_first():
+    return _end(results, processes.is_first())
+
+
+def _end(results: Sequence[dict], says: bool = True) -> int:
+    if says:
         print("\n".join(map(_summary, results)))
     return errors.DONE if all(r["status"] == "done" for r in results) else errors.DIVERGED
 
@@ -122,21 +125,19 @@ def _runs(manifest: "Manifest", flags: argparse.Namespace) -> "Sequence[PlannedR
     return trunk.branches if flags.branches else []
 
 
-def _finished(workdir: "Workdir", runs: "Sequence[PlannedRun]") -> int | None:
-    """The exit code where all have their results, without the other processes: where each works through a list of jobs
-    they may be at the next one already."""
-    statuses = set()
+def _finished(workdir: "Workdir", runs: "Sequence[PlannedRun]") -> list[dict]:
+    """The results, where all have theirs. Asks neither for the store, which may be gone, nor for the other processes:
+    where each works through a list of jobs they may be at the next one already."""
+    results = []
     for run in runs:
         try:
             result = workdir.run_dir(run.name).result()
         except UserError:  # damaged: to be made again
-            return None
+            return []
         if result is None or result["config_hash"] != run.config_hash:
-            return None
-        statuses.add(result["status"])
-    if not statuses:
-        return None
-    return errors.DIVERGED if "diverged" in statuses else errors.DONE
+            return []
+        results.append(result)
+    return results
 
 
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:

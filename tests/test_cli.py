@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from moe_jax import cli, command, errors
+from moe_jax import cli, command, errors, train
+from moe_jax.manifest import StoreIdentity
+from tests import synthetic_sweep as synthetic
 from tests.conftest import ROOT, child_environment
 
 HEAVY = ("jax", "numpy", "tensorflow", "seqio", "pandas", "matplotlib", "rich", "ml_collections", "absl")
@@ -71,6 +73,19 @@ def test_bad_flags_get_a_sentence_and_code_2(verb, args, words):
     done = verb(*args)
     assert done.returncode == errors.BAD_INPUT
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_finished_run_started_again_needs_no_store(tmp_path, capsys):
+    store = StoreIdentity(str(tmp_path / "gone"), "5e" * 32, 256)
+    work, (run, other) = synthetic.make(tmp_path / "w", [{}, {"seed": 1}], store)
+    config = ["--config=configs/common.py", f"--config.data.store={store.path}"]
+    synthetic.finish(work, run)
+    for which in ([f"--run={run.name}"], config):
+        assert train.main([f"--workdir={work.path}", *which]) == errors.DONE
+        assert f"{run.name}: done" in capsys.readouterr().out
+    for which in ([f"--run={other.name}"], [*config, "--config.seed=1"], [*config, "--config.optim.learning_rate=1"]):
+        with pytest.raises(errors.UserError, match="there is no token store"):
+            train.main([f"--workdir={work.path}", *which])
 
 
 def test_sigterm_after_its_end_does_not_change_how_a_verb_ended():
