@@ -114,6 +114,20 @@ def test_a_workdir_of_another_grid_or_a_damaged_one(byte_store, tmp_path):
     assert found["sweep"].state == "fail" and found["sweep"].do == "set it aside"
 
 
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ('{"runs": [{"name": "a"}], "totals": {}}', "ok"), ("{}", "fail"), ('{"runs": [1], "totals": {}}', "fail"),
+        ('{"runs": [{"name": 1}], "totals": {}}', "fail"), ('{"runs": [{"name": "a"}]}', "fail"),
+        ('{"runs": {}, "totals": {}}', "fail"), ("[]", "fail"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_is_none(tmp_path, text, state):
+    (tmp_path / "plan.json").write_text(text)
+    found = sweep.plan(str(tmp_path))
+    assert found.state == state and str(tmp_path) in found.says and (found.do == "") == (state == "ok")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_workdir_without_rights(tmp_path):
     tmp_path.chmod(0o500)

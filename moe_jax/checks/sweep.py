@@ -164,7 +164,7 @@ def space(workdir: str, grid: Outlook) -> Finding | None:
 def plan(workdir: str) -> Finding:
     path = epath.Path(workdir) / "plan.json"
     try:
-        files.read_json(path)
+        values = files.read_json(path)
     except FileNotFoundError:
         return Finding(
             "warn", "plan", "there is no plan.json: submit cannot say what the runs cost, nor whether they fit",
@@ -172,4 +172,10 @@ def plan(workdir: str) -> Finding:
         )  # fmt: skip
     except (files.DamagedFile, OSError) as e:
         return Finding("fail", "plan", str(e), "set it aside and make it again")
+    runs = values.get("runs")
+    named = isinstance(runs, list) and all(isinstance(r, dict) and isinstance(r.get("name"), str) for r in runs)
+    if not named or not isinstance(values.get("totals"), dict):
+        return Finding(
+            "fail", "plan", f"{path} is no plan (runs with names, and totals)", "set it aside and make it again"
+        )
     return Finding("ok", "plan", f"{path}")
