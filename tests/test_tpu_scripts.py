@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from moe_jax.launchers import restarts
 from tests.conftest import ROOT
 from tests.fake_clients import FakeClient
 
@@ -87,6 +88,13 @@ def host(tmp_path):
 def test_what_is_started_again(host, codes, code, starts):
     got, out = host.run(codes, "run_host.sh", "gs://b/w", "--run=n1-d2-g1-s0", RESTARTS="3")
     assert (got, host.starts) == (code, starts), out
+
+
+def test_the_codes_that_are_started_again_are_those_of_every_launcher(host):
+    for code in (1, 2, 3, 4, 41, 42, 43, 74, 75, 76, 100, 126, 127, 129, 130, 134, 199, 200, 255):
+        (host.home / "count").unlink(missing_ok=True)
+        got, out = host.run([code, 0], "run_host.sh", "gs://b/w", "--run=n1-d2-g1-s0")
+        assert (got, host.starts) == ((0, 2) if restarts.helps(code) else (code, 1)), out
 
 
 def test_arguments_survive_the_shell(host):
