@@ -23,6 +23,7 @@ _SUFFIXES = {
 }
 _MAX_NAME = 28
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_RETRY = re.compile(r"-r[0-9]+$")  # ends the name of a job that is submitted again
 
 
 def run_name(config: Config, cell: Mapping[str, Any]) -> str:
@@ -63,6 +64,11 @@ def check_name(name: Any) -> str:
         raise UserError(
             f"the run name {name!r} must be at most {_MAX_NAME} characters: small letters, digits and inner dashes, "
             "a letter first; set 'name' in the grid's cell"
+        )
+    if _RETRY.search(name):
+        raise UserError(
+            f"the run name {name!r} ends as the job of a run that is submitted again does, in -r and digits; give it "
+            "another 'name' in the grid's cell"
         )
     return name
 

@@ -57,7 +57,8 @@ def test_equal_names_and_bad_names_are_refused():
     with pytest.raises(UserError, match=r"n98k-d384k-g1-s0 is taken by .*set 'name'"):
         expand({"optim.eps": 1e-8}, {"optim.eps": 1e-6})
     assert [r.name for r in expand({"optim.eps": 1e-8, "name": "a"}, {"optim.eps": 1e-6, "name": "b"})] == ["a", "b"]
-    for name in ["", "A", "-a", "a-", "a b", "a/../b", "1a", "x" * 29, "a;rm", "a\n", 3]:
+    assert [r.name for r in expand({"name": "a-r"}, {"seed": 1, "name": "a-r1b"})] == ["a-r", "a-r1b"]
+    for name in ["", "A", "-a", "a-", "a b", "a/../b", "1a", "x" * 29, "a;rm", "a\n", 3, "a-r1"]:
         with pytest.raises(UserError, match="run name"):
             expand({"name": name})
 
