@@ -104,17 +104,18 @@ class Recorder:
             self.flush()
             self._thread.start()
 
-    def resume(self, step: int, log_every_steps: int, trunk: RunDir | None = None) -> int:
+    def resume(self, step: int, trunk: RunDir | None = None) -> bool:
         """Keeps the logged steps before `step`; what was logged after the checkpoint is logged again. A run that begins
         from its `trunk` at that step takes the trunk's.
 
-        Gives the number of steps that should be there and are not."""
+        Gives whether some of them cannot be read; how many is not known, as they may have been logged more seldom."""
+        logged, whole = (trunk or self._folder).logged()
         with self._lock:
-            self._lines = [line for line in (trunk or self._folder).read_metrics() if line["step"] < step]
-            lost = set(range(0, step, log_every_steps)) - {line["step"] for line in self._lines}
+            self._lines = [line for line in logged if line["step"] < step]
+            lost = len(self._lines) == len(logged) and (not whole or (step > 0 and not logged))  # step 0 always is
             loss = self._lines[-1].get("loss") if self._lines else None
             self._beat |= {"step": step, "tokens": step * self._batch_tokens, "loss": loss}
-        return len(lost)
+        return lost
 
     def add(self, sink: Sink) -> None:
         """Also logs there."""

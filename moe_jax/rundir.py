@@ -11,6 +11,7 @@ from etils import epath
 
 from moe_jax import files, resultfile
 from moe_jax.errors import UserError, WorkFailed
+from moe_jax.tables import number
 
 
 class RunDir:
@@ -159,17 +160,28 @@ class RunDir:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The logged steps in order; a torn or damaged line ends the list."""
+        return self.logged()[0]
+
+    def logged(self) -> tuple[list[dict[str, Any]], bool]:
+        """(read_metrics, whether that is the whole file)."""
         try:
             text = self.metrics.read_bytes().decode(errors="replace")
         except FileNotFoundError:
-            return []
+            return [], True
         read: list[dict[str, Any]] = []
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
-                if not entry["step"] > (read[-1]["step"] if read else -1):
-                    break
-            except (ValueError, KeyError, TypeError, RecursionError):
-                break
+                if not (all(map(_is_logged, entry.values())) and entry["step"] > (read[-1]["step"] if read else -1)):
+                    return read, False
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                return read, False
             read.append(entry)
-        return read
+        return read, True
+
+
+def _is_logged(value: Any) -> bool:
+    """Whether write_metrics would write it: JSON's parser takes NaN and infinities, and they are no JSON."""
+    if isinstance(value, list):
+        return all(map(_is_logged, value))
+    return value is None or number(value) is not None

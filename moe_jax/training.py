@@ -264,9 +264,10 @@ class Training:
                 self.recorder.phase("compiling")
                 state, step = self.trainer.init(self.config.seed), 0
         logged_in = None if branched is None else self.trunk
-        if lost := self.recorder.resume(step, self.config.train.log_every_steps, logged_in):
+        if self.recorder.resume(step, logged_in):
+            metrics = (logged_in or self.folder).metrics
             self.options.say(
-                f"{self.folder.metrics}: is damaged, {lost} logged steps are lost; the training is not affected"
+                f"{metrics}: is damaged, logged steps before {step} are lost; the training is not affected"
             )
         if self.config.tensorboard and self.writes:
             self.recorder.add(sinks.TensorBoard(self.folder, step))

@@ -128,3 +128,24 @@ def test_an_older_snapshot_does_not_land_on_a_newer_one(folder, monkeypatch):
     newer.join()
     r.close()
     assert [line["step"] for line in folder.read_metrics()] == [0, 1] and folder.heartbeat()["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "kept", "lost"),
+    [
+        (lambda lines: lines, [0, 2, 4], False),  # logged every other step, whatever the config says now
+        (lambda lines: [*lines[:3], "not json"], [0, 2, 4], True),
+        (lambda lines: [*lines[:4], "not json"], [0, 2, 4], False),  # of what is logged again
+        (lambda lines: [lines[0], '{"step": 2, "loss": NaN}', *lines[2:]], [0], True),
+        (lambda lines: [lines[0], '{"step": 2, "layers": [1.0, 1e999]}', *lines[2:]], [0], True),
+        (lambda lines: [], [], True),
+    ],
+)
+def test_what_a_resumed_run_keeps_of_its_log(folder, edit, kept, lost):
+    folder.write_metrics([{"step": step, "loss": 2.0} for step in (0, 2, 4, 6)])
+    folder.metrics.write_text("".join(f"{line}\n" for line in edit(folder.metrics.read_text().splitlines())))
+    r = recorder(folder)
+    assert r.resume(5) == lost
+    r.flush(metrics=True)
+    r.close()
+    assert [line["step"] for line in folder.read_metrics()] == kept
