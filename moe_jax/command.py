@@ -72,6 +72,8 @@ def of_outside(e: BaseException) -> tuple[str, int] | None:
     None where the error is our own."""
     if type(e).__module__.partition(".")[0] in _OBJECT_STORES:
         return f"the object store does not answer as it should: {type(e).__name__}: {e}; start again", errors.FAILED
+    if isinstance(e, FileNotFoundError) and "/storage/v1/b/" in str(e):  # as gcsfs says it of what it writes
+        return f"the object store finds no {e}; see that the bucket is there, then start again", errors.FAILED
     if isinstance(e, ImportError) and "gcsfs" in str(e):
         return "gs:// needs gcsfs: pip install 'moe_jax[gcs]'", errors.BAD_INPUT
     if not isinstance(e, OSError):

@@ -115,7 +115,7 @@ def update_json(path: epath.Path, change: Change) -> None:
     """Makes the object in `path` (None: there is none) what `change` makes of it. Several writers at once take turns,
     by flock(2) on a local disk and by a conditional write on an object store, so that none overwrites what it has not
     seen. Where nothing changes nothing is written. `change` may be called several times, and its last word counts.
-    Raises as read_json, OSError, and what `change` raises."""
+    Raises as read_json, OSError, UserError where there is no such bucket, and what `change` raises."""
     if _is_remote(path):
         _update_object(path, change)
         return
@@ -151,7 +151,10 @@ def _done(what: Any, future: Any) -> Any:
     try:
         return future.result()
     except ValueError as e:  # as TensorStore says whatever went wrong
-        raise OSError(f"{what}: {str(e).splitlines()[0]}") from e
+        why = str(e).splitlines()[0]
+        if why.startswith("NOT_FOUND"):  # a missing object is an answer and no error, so this is the bucket
+            raise UserError(f"{what}: cannot be written, as there is no such bucket; make it, or name another") from e
+        raise OSError(f"{what}: {why}") from e
 
 
 def _read(path: epath.Path) -> bytes | None:

@@ -138,7 +138,9 @@ def test_how_a_verb_ends_is_its_exit_code(capsys):
     assert raising(ImportError("Please install gcsfs to access Google Storage")) == errors.BAD_INPUT
     unreachable = type("ClientError", (Exception,), {"__module__": "aiohttp.client_exceptions"})
     assert raising(unreachable("no such host")) == errors.FAILED
+    assert raising(FileNotFoundError("https://x.org/upload/storage/v1/b/nobucket/o?name=x")) == errors.FAILED
     said = capsys.readouterr().err
+    assert "finds no https://x.org/upload/storage/v1/b/nobucket/o?name=x; see that the bucket is there" in said
     assert "w/sweep.json: is a folder" in said and "moe_jax[gcs]" in said and "no such host" in said
     with pytest.raises(ZeroDivisionError):  # a bug is not dressed up as the user's mistake
         raising(ZeroDivisionError())

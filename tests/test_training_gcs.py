@@ -119,3 +119,15 @@ def test_a_second_start_takes_the_run_and_the_first_ends(environment, flags):
     second.send_signal(signal.SIGTERM)
     said = second.communicate(timeout=300)[0]
     assert second.returncode == errors.STOPPED, said
+
+
+def test_a_bucket_that_is_not_there_gets_a_sentence(environment, byte_store):
+    flags = ["--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}"]
+    process = start(environment, flags, "gs://nobucket/w")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == errors.BAD_INPUT and "Traceback" not in said
+    assert "gs://nobucket/w/sweep.json: cannot be written, as there is no such bucket" in said
+    command = [sys.executable, "-m", "moe_jax.plan", *flags, "--workdir=gs://nobucket/w"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == errors.FAILED and "see that the bucket is there" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
