@@ -70,6 +70,7 @@ def of(file: ConfigFile) -> Outlook:
         V, source = _vocabulary(file)
         identity = StoreIdentity(path, "", V)
         return Outlook(plan_runs(runs, identity), None, f"{e}: planned without it, with {V:,} token ids ({source})")
+    planning.check_made_for(file, store)
     info = store.info
     identity = StoreIdentity(path, info.sha256, info.vocabulary_size)
     sentence = f"token store {path}: {info.tokens['train']:,} tokens to train on, {info.vocabulary_size:,} token ids"

@@ -14,11 +14,27 @@ from moe_jax.workdir import Workdir
 
 
 def open_configs_store(file: ConfigFile) -> Store:
-    """The store that the config names. Raises UserError; for a missing one with the command that makes it."""
+    """The store that the config names. Raises UserError; for a missing one with the command that makes it, and for one
+    that was made from something else than the config says."""
     try:
-        return open_store(file.config.data.store)
+        store = open_store(file.config.data.store)
     except MissingStore as e:
         raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
+    check_made_for(file, store)
+    return store
+
+
+def check_made_for(file: ConfigFile, store: Store) -> None:
+    """Raises UserError where the store says that it was made from another mixture or vocabulary than the config's: the
+    runs would tell the wrong one."""
+    data = file.config.data
+    for field, asked in (("mixture", data.mixture), ("vocabulary", data.vocabulary)):
+        made = store.info.settings.get(field, asked)
+        if made != asked:
+            raise UserError(
+                f"config.data.store: {store.path} was made with {field}={made}, and config.data.{field} is {asked}; "
+                f"give --config.data.{field}={made}, or another --config.data.store"
+            )
 
 
 def check_grid(file: ConfigFile, runs: Sequence[Run]) -> None:

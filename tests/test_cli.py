@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from moe_jax import cli, command, errors, train
+from moe_jax import cli, command, errors, plan, train
 from moe_jax.manifest import StoreIdentity
 from tests import synthetic_sweep as synthetic
 from tests.conftest import ROOT, child_environment
@@ -86,6 +86,15 @@ def test_a_finished_run_started_again_needs_no_store(tmp_path, capsys):
     for which in ([f"--run={other.name}"], [*config, "--config.seed=1"], [*config, "--config.optim.learning_rate=1"]):
         with pytest.raises(errors.UserError, match="there is no token store"):
             train.main([f"--workdir={work.path}", *which])
+
+
+@pytest.mark.parametrize(("field", "made"), [("mixture", "python_stdlib"), ("vocabulary", "byte")])
+def test_a_store_of_another_mixture_or_vocabulary_is_refused(byte_store, tmp_path, field, made):
+    flags = ["--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", f"--config.data.{field}=other"]
+    for main in (lambda argv: train.main([*argv, f"--workdir={tmp_path}"]), plan.main):
+        with pytest.raises(errors.UserError, match=f"{byte_store} was made with {field}={made}, and .* is other; give"):
+            main(flags)
+    assert not list(tmp_path.iterdir())
 
 
 def test_sigterm_after_its_end_does_not_change_how_a_verb_ended():
