@@ -267,7 +267,7 @@ class Training:
         if self.recorder.resume(step, logged_in):
             metrics = (logged_in or self.folder).metrics
             self.options.say(
-                f"{metrics}: is damaged, logged steps before {step} are lost; the training is not affected"
+                f"{metrics}: is damaged, some steps logged before {step} are lost; the training is not affected"
             )
         if self.config.tensorboard and self.writes:
             self.recorder.add(sinks.TensorBoard(self.folder, step))
