@@ -74,6 +74,17 @@ def test_each_bad_line_is_skipped_for_its_reason(tmp_path, monkeypatch):
     assert read(tmp_path) == (["good", "last"], [reason for reason in lines.values() if reason])
 
 
+@pytest.mark.parametrize("pattern", ["", "*", "*/*"])
+def test_a_file_is_read_once_whatever_links_lead_to_it(tmp_path, pattern):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "b.txt").write_text("once")
+    (tmp_path / "self").symlink_to(tmp_path)
+    (tmp_path / "b" / "up").symlink_to("..")
+    (tmp_path / "c").symlink_to("b")
+    (tmp_path / "a.txt").symlink_to("b/b.txt")
+    assert read(tmp_path / pattern) == (["once"], [])
+
+
 def test_long_texts_are_cut_after_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "MAX_BLOCK", 10)
     (tmp_path / "a.txt").write_bytes(b"abc\ndef\nghi\n" + "éééééééé\nen".encode())

@@ -9,6 +9,7 @@ What becomes a document, and what becomes of the rest:
   characters). Skipped and counted: documents that are not UTF-8 or have a NUL character, as binary files do.
 - `.gz` and `.zst` are opened in bounded memory. A file that cannot be read, ends too early, or opens out more than 250
   times its size stops `prepare` with a sentence that names it: to leave out whole files is the user's decision.
+- a file that links give several names is read once, under the first of them.
 - plain files above 64 MiB are several shards, so that one long file keeps all workers busy.
 
 One document in a hundred is held out, by a keyed hash of its place, unless the files say themselves which (C4).
@@ -96,12 +97,13 @@ _C4_SPLITS = {"train": "train", "heldout": "validation"}
 
 
 def _parts(pattern: str, split: str | None) -> Iterator[Part]:
-    root, paths = _find(pattern)
+    root, found = _find(pattern)
+    paths = {_real(path): path for path in sorted(found, key=os.fspath, reverse=True)}  # of two names the first
     if not paths:
         raise UserError(
             f"there are no text files at {pattern} ({', '.join(TEXT_SUFFIXES + JSON_SUFFIXES)}, and .gz, .zst)"
         )
-    for path in sorted(paths, key=os.fspath):
+    for path in sorted(paths.values(), key=os.fspath):
         stat = path.stat()
         step = max(stat.length, 1) if path.suffix in streams.COMPRESSED else RANGE_BYTES
         for start in range(0, stat.length, step):
@@ -115,7 +117,7 @@ def _find(pattern: str) -> tuple[epath.Path, list[epath.Path]]:
     path = epath.Path(pattern)
     try:
         if path.is_dir():
-            return path, [p for p in _walk(path) if _suffix(p) in TEXT_SUFFIXES + JSON_SUFFIXES]
+            return path, [p for p in _walk(path, set()) if _suffix(p) in TEXT_SUFFIXES + JSON_SUFFIXES]
         if "*" not in pattern and "?" not in pattern:
             return path.parent, [path] if path.is_file() else []
         fixed = next(p for p in path.parents if "*" not in os.fspath(p) and "?" not in os.fspath(p))
@@ -125,9 +127,20 @@ def _find(pattern: str) -> tuple[epath.Path, list[epath.Path]]:
         raise UserError(f"{pattern} cannot be listed: {e.strerror or e}") from e
 
 
-def _walk(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in folder.iterdir():
-        yield from _walk(path) if path.is_dir() else [path]
+def _walk(folder: epath.Path, walked: set[str]) -> Iterator[epath.Path]:
+    """The files below the folder; each folder once, so that links to one above do not go on for ever."""
+    walked.add(_real(folder))
+    for path in sorted(folder.iterdir(), key=os.fspath):
+        if not path.is_dir():
+            yield path
+        elif _real(path) not in walked:
+            yield from _walk(path, walked)
+
+
+def _real(path: epath.Path) -> str:
+    """Where links lead: the same for all names of a file."""
+    name = os.fspath(path)
+    return name if "://" in name else os.path.realpath(name)
 
 
 def _suffix(path: epath.Path) -> str:
