@@ -168,6 +168,42 @@ def test_damaged_files_and_bombs_stop_with_a_sentence(tmp_path, name):
         read(tmp_path / name)
 
 
+def _dangling(path):
+    path.symlink_to("nowhere")
+
+
+UNREADABLE = {
+    "a.txt": (_dangling, "cannot be read: No such file"),
+    "b.txt": (os.mkfifo, "cannot be read: it is a pipe"),
+    "empty.jsonl.gz": (lambda path: path.touch(), "is damaged: it is empty"),
+    "empty.txt.zst": (lambda path: path.touch(), "is damaged: it is empty"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("pattern", ["", "*", "NAME"])
+def test_what_cannot_be_read_stops_with_a_sentence(tmp_path, name, pattern):
+    make, says = UNREADABLE[name]
+    (tmp_path / "good.txt").write_text("good")
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} {says}"):
+        read(tmp_path / pattern.replace("NAME", name))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_endings_count_in_any_case_and_names_need_not_be_utf8(tmp_path, suffix):
+    (tmp_path / f"A.TXT{suffix.upper()}").write_bytes(COMPRESS[suffix](b"text"))
+    (tmp_path / os.fsdecode(f"b\xff.JsonL{suffix}".encode("latin-1"))).write_bytes(
+        COMPRESS[suffix](json_lines(["line"]))
+    )
+    assert read(tmp_path) == (["text", "line"], [])
+
+
+def test_two_stars_are_refused(tmp_path):
+    with pytest.raises(UserError, match="name the folder above"):
+        read(tmp_path / "**" / "*.jsonl")
+
+
 def test_a_file_that_vanished_stops_with_a_sentence(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     source = TextFiles("files", {None: str(tmp_path)}, 0)

@@ -45,5 +45,7 @@ class Source(Protocol):
 
 def keyed_fraction(key: str, seed: int) -> float:
     """A number in [0, 1), uniform over keys and fixed for (key, seed) on every machine and Python version."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8, key=seed.to_bytes(8, "little", signed=True)).digest()
+    secret = seed.to_bytes(8, "little", signed=True)
+    name = key.encode(errors="surrogateescape")  # file names need not be UTF-8
+    digest = hashlib.blake2b(name, digest_size=8, key=secret).digest()
     return int.from_bytes(digest, "little") / 2**64

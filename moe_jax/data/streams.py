@@ -11,11 +11,17 @@ from etils import epath
 
 from moe_jax.errors import UserError
 
-COMPRESSED = (".gz", ".zst")
+_COMPRESSED = (".gz", ".zst")
 
 # A compressed file may open out so many times its size and no further: text reaches 10, logs 100, a bomb 1000.
 _BOMB_RATIO = 250
 _BOMB_FLOOR = 2**26  # small files may do as they like
+
+
+def compression(path: epath.Path) -> str | None:
+    """The ending, in small letters, that says how the file is compressed; None where it is not."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in _COMPRESSED else None
 
 
 class Lines:
@@ -54,9 +60,9 @@ def open_lines(path: epath.Path, start: int = 0) -> Iterator[Lines]:
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
     with raw:
-        if path.suffix == ".gz":
+        if compression(path) == ".gz":
             yield Lines(gzip.GzipFile(fileobj=raw), raw, path)
-        elif path.suffix == ".zst":
+        elif compression(path) == ".zst":
             yield Lines(io.BufferedReader(_Zstandard(raw)), raw, path)
         else:
             raw.seek(max(start - 1, 0))

@@ -7,6 +7,7 @@ What becomes a document, and what becomes of the rest:
   with an empty one, above 64 MiB, or whose text has a NUL character.
 - other files are text, cut after line ends into documents of at most 64 KiB (a longer line is cut between
   characters). Skipped and counted: documents that are not UTF-8 or have a NUL character, as binary files do.
+- endings count in any case: A.TXT is text.
 - `.gz` and `.zst` are opened in bounded memory. A file that cannot be read, ends too early, or opens out more than 250
   times its size stops `prepare` with a sentence that names it: to leave out whole files is the user's decision.
 - a file that links give several names is read once, under the first of them.
@@ -20,10 +21,12 @@ import functools
 import hashlib
 import json
 import os
+import stat as stat_modes
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
+from etils.epath import stat_utils
 
 from moe_jax.data import streams
 from moe_jax.data.sources import HELDOUT_FRACTION, Document, keyed_fraction
@@ -104,25 +107,39 @@ def _parts(pattern: str, split: str | None) -> Iterator[Part]:
             f"there are no text files at {pattern} ({', '.join(TEXT_SUFFIXES + JSON_SUFFIXES)}, and .gz, .zst)"
         )
     for path in sorted(paths.values(), key=os.fspath):
-        stat = path.stat()
-        step = max(stat.length, 1) if path.suffix in streams.COMPRESSED else RANGE_BYTES
+        stat = _stat(path)
+        step = stat.length if streams.compression(path) else RANGE_BYTES
+        if not step:
+            raise UserError(f"{path} is damaged: it is empty, where a compressed file has a header")
         for start in range(0, stat.length, step):
             end = start + step if start + step < stat.length else 2**63
             key = os.fspath(path).removeprefix(os.fspath(root)).lstrip("/")
             yield Part(path, key, stat.length, stat.mtime, start, end, split)
 
 
+def _stat(path: epath.Path) -> stat_utils.StatResult:
+    try:
+        stat = path.stat()
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+    if stat.mode is not None and not stat_modes.S_ISREG(stat.mode):
+        raise UserError(f"{path} cannot be read: it is a pipe or a device, not a file")
+    return stat
+
+
 def _find(pattern: str) -> tuple[epath.Path, list[epath.Path]]:
     """The folder that documents' places are named from, and the files."""
+    if "**" in pattern:
+        raise UserError(f"{pattern}: ** is no part of a glob here; name the folder above, which is read whole")
     path = epath.Path(pattern)
     try:
         if path.is_dir():
             return path, [p for p in _walk(path, set()) if _suffix(p) in TEXT_SUFFIXES + JSON_SUFFIXES]
         if "*" not in pattern and "?" not in pattern:
-            return path.parent, [path] if path.is_file() else []
+            return path.parent, [path] if path.exists() or os.path.islink(path) else []
         fixed = next(p for p in path.parents if "*" not in os.fspath(p) and "?" not in os.fspath(p))
         found = fixed.glob(os.fspath(path)[len(os.fspath(fixed)) :].lstrip("/"))
-        return fixed, [p for p in found if p.is_file()]
+        return fixed, [p for p in found if not p.is_dir()]
     except OSError as e:
         raise UserError(f"{pattern} cannot be listed: {e.strerror or e}") from e
 
@@ -145,7 +162,7 @@ def _real(path: epath.Path) -> str:
 
 def _suffix(path: epath.Path) -> str:
     """The ending that says what is in the file, below .gz and .zst."""
-    return epath.Path(path.stem).suffix if path.suffix in streams.COMPRESSED else path.suffix
+    return epath.Path(path.stem if streams.compression(path) else path.name).suffix.lower()
 
 
 class _Unusable(Exception):
