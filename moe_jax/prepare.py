@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int | None:
     args = parser.parse_args(others)
     if args.workers < 1:
         raise errors.UserError(f"--workers={args.workers}: must be at least 1")
+    if abs(args.seed) >= 2**31:
+        raise errors.UserError(f"--seed={args.seed}: must lie between -2^31 and 2^31")
 
     from moe_jax.data import build, corpus
 
@@ -51,19 +53,21 @@ def main(argv: Sequence[str]) -> int | None:
         build.clean_up(store)
         print(f"{store} is finished: {_summary(info)}")
         return errors.DONE
-    info = build.build(store, _source(mixture, args), settings, args.workers)
+    info = build.build(store, _source(mixture, store, args), settings, args.workers)
     print(f"{store}: {_summary(info)}")
     return errors.DONE
 
 
-def _source(mixture: str, args):
+def _source(mixture: str, store: str, args):
     from moe_jax.data import corpus, seqio_source, text_files
 
     kind, _, where = mixture.partition(":")
     if mixture == corpus.NAME:
         return corpus.PythonLibrary(args.seed)
+    if kind in ("files", "c4") and not where:
+        raise errors.UserError(f"data.mixture={mixture}: it names no place; write {kind}:FOLDER")
     if kind == "files":
-        return text_files.TextFiles(mixture, {None: where}, args.seed, args.text_field)
+        return text_files.TextFiles(mixture, {None: where}, args.seed, args.text_field, left_out=store)
     if kind == "c4":
         return text_files.c4(where, args.seed)
     return seqio_source.SeqioSource(mixture, args.seed, tuple(args.module_import), args.tfds_data_dir)

@@ -218,6 +218,9 @@ FINISHED = store.StoreInfo(
 BAD_FLAGS = {
     "--workers=0": "at least 1",
     "--workers=many": "invalid int",
+    "--seed=99999999999999999999999": "between -2^31 and 2^31",
+    "--mixture=files:": "names no place",
+    "--mixture=c4": "names no place",
     "--vocabulary=bpe:3": "bpe:SIZE",
     "--vocabulary=words": "there are byte",
     "--vocabulary=task": "python_stdlib gives texts",
@@ -268,6 +271,21 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, capsys):
     assert code == BAD_INPUT
     assert "holds other things" in err
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_a_store_among_its_source_is_not_read_as_text(tmp_path, capsys, monkeypatch):
+    for i in range(300):
+        (tmp_path / f"{i}.txt").write_text(f"text {i}")
+    flags = ["--mixture=files:" + str(tmp_path), f"--store={tmp_path / 's'}", "--workers=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_info", _killed)
+        with pytest.raises(Killed):
+            command.run(prepare.main, flags)
+    assert list((tmp_path / "s" / store.UNFINISHED_NAME).rglob("*.json"))
+    assert run(capsys, *flags)[0] == DONE
+    assert sum(open_store(str(tmp_path / "s")).info.documents.values()) == 300
+    code, _, err = run(capsys, *flags[:1], f"--store={tmp_path}")
+    assert code == BAD_INPUT and "holds other things" in err
 
 
 def test_two_at_once_do_not_get_in_each_others_way(tmp_path, capsys):

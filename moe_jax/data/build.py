@@ -17,6 +17,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ def build(path: str, source: Source, settings: Settings, n_workers: int) -> Stor
     """Makes the store at `path`, or what is missing of it. Raises UserError or OSError as `prepare` documents."""
     store = epath.Path(path)
     work = store / UNFINISHED_NAME
+    _refuse_other_things(store, work)
     if not source.n_shards:
         raise _empty(source)
     size = vocabularies.bpe_size(settings.vocabulary)
@@ -101,16 +103,26 @@ def clean_up(path: str) -> None:
         work.rmtree(missing_ok=True)
 
 
-def _begin(store: epath.Path, work: epath.Path, settings: Settings) -> None:
-    begun = work / "begun.json"
-    try:
+def _refuse_other_things(store: epath.Path, work: epath.Path) -> None:
+    with _no_place_told(store):
         if not work.exists() and store.exists() and any(store.iterdir()):
             raise UserError(f"{store} holds other things than a token store; name a new folder")
+
+
+def _begin(store: epath.Path, work: epath.Path, settings: Settings) -> None:
+    begun = work / "begun.json"
+    with _no_place_told(store):
         (work / "pieces").mkdir(parents=True, exist_ok=True)
         if begun.exists():
             _same_settings(str(store), files.read_json(begun), settings)
         else:
             files.write_json(begun, dataclasses.asdict(settings))
+
+
+@contextmanager
+def _no_place_told(store: epath.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as e:
         if e.errno not in _NO_PLACE:
             raise

@@ -56,18 +56,20 @@ class Part:
 class TextFiles:
     """Documents of `patterns`, for each split a folder (all its text and JSONL files), a file or a glob, local or gs://.
 
-    The key None stands for files whose documents are split 99:1.
+    The key None stands for files whose documents are split 99:1. Raises UserError where there are none, or one cannot
+    be read.
     """
 
     name: str
     patterns: dict[str | None, str]
     seed: int
     text_field: str = "text"
+    left_out: str | None = None  # the folder of the store that is made of them, which may lie among them
     vocabulary = None
 
     @functools.cached_property
     def _parts(self) -> list[Part]:
-        return [part for split, pattern in self.patterns.items() for part in _parts(pattern, split)]
+        return [part for split, pattern in self.patterns.items() for part in _parts(pattern, split, self.left_out)]
 
     @property
     def n_shards(self) -> int:
@@ -99,9 +101,12 @@ def c4(folder: str, seed: int) -> TextFiles:
 _C4_SPLITS = {"train": "train", "heldout": "validation"}
 
 
-def _parts(pattern: str, split: str | None) -> Iterator[Part]:
+def _parts(pattern: str, split: str | None, left_out: str | None) -> Iterator[Part]:
     root, found = _find(pattern)
     paths = {_real(path): path for path in sorted(found, key=os.fspath, reverse=True)}  # of two names the first
+    if left_out:
+        own = _real(epath.Path(left_out)) + "/"
+        paths = {real: path for real, path in paths.items() if not real.startswith(own)}
     if not paths:
         raise UserError(
             f"there are no text files at {pattern} ({', '.join(TEXT_SUFFIXES + JSON_SUFFIXES)}, and .gz, .zst)"
