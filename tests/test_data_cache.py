@@ -10,8 +10,8 @@ import pytest
 from etils import epath
 
 from moe_jax import errors
-from moe_jax.data import cache, files
-from moe_jax.data.store import SPLITS, open_store
+from moe_jax.data import cache
+from moe_jax.data.store import SPLITS, open_store, write_info
 from moe_jax.errors import UserError
 from tests.conftest import ROOT, child_environment
 from tests.data_stores import contents, make_store
@@ -76,7 +76,7 @@ def test_what_is_not_the_digests_tokens_is_refused_and_removed(store, tmp_path):
     """Every chunk's checksum fits, as where the store was made again under a copier's hands."""
     other = make_store(tmp_path / "other", vocabulary="bpe:300")
     info = dataclasses.replace(other.info, sha256="0" * 64)
-    files.write_json(epath.Path(tmp_path / "other" / "store.json"), dataclasses.asdict(info))
+    write_info(epath.Path(tmp_path / "other"), info)
     with pytest.raises(UserError, match="not those of its digest 0000"):
         cache.local_copy(open_store(str(tmp_path / "other")), str(tmp_path / "cache"))
     assert not (tmp_path / "cache" / ("0" * 16)).exists()

@@ -76,6 +76,11 @@ def _flip(path, at):
     path.write_bytes(data)
 
 
+def _change(folder, **fields):
+    content = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps(content | fields))
+
+
 DAMAGES = {
     "shard lost": lambda s: _shards(s)[1].unlink(),
     "shard cut": lambda s: os.truncate(_shards(s)[1], 500),
@@ -86,8 +91,15 @@ DAMAGES = {
     "array's metadata cut": lambda s: os.truncate(s / "train" / "zarr.json", 20),
     "store.json cut": lambda s: os.truncate(s / "store.json", 20),
     "store.json not UTF-8": lambda s: (s / "store.json").write_bytes(b"\xff\xfe"),
-    "store.json another file": lambda s: (s / "store.json").write_text('{"format": 1, "tokens": {}}'),
+    "store.json another file": lambda s: (s / "store.json").write_text('{"format": 2, "tokens": {}}'),
     "store.json a list": lambda s: (s / "store.json").write_text("[1]"),
+    "no counts": lambda s: _change(s, tokens=None),
+    "counts of no split": lambda s: _change(s, heldout="x"),
+    "another vocabulary size": lambda s: _change(s, vocabulary_size=119),
+    "no vocabulary size": lambda s: _change(s, vocabulary_size="q"),
+    "lengths of few tokens": lambda s: _change(s, byte_lengths=[1, 2]),
+    "another length of one token": lambda s: _change(s, byte_lengths=[2] * 259),
+    "other settings": lambda s: _change(s, settings=[]),
 }
 
 

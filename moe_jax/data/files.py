@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 from etils import epath
 
 _OS_ERROR = re.compile(r"OS error (\d+)")
+_SEAL = "fields_sha256"
 _DISK_FULL = "No space left on device"
 
 
@@ -52,6 +54,30 @@ def write_json(path: epath.Path, fields: dict[str, Any]) -> None:
 def read_json(path: epath.Path) -> Any:
     """Raises FileNotFoundError, or ValueError where the content is not JSON in UTF-8."""
     return json.loads(path.read_bytes())
+
+
+def write_sealed(path: epath.Path, fields: dict[str, Any]) -> None:
+    """As write_json, with a digest of the fields, so that no change of one is taken for what was written."""
+    write_json(path, fields | {_SEAL: _digest(fields)})
+
+
+def read_sealed(path: epath.Path) -> dict[str, Any]:
+    """Raises FileNotFoundError, or ValueError where the content is not what `write_sealed` wrote."""
+    return unsealed(read_json(path))
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """The fields; raises ValueError where `content` is not as `write_sealed` wrote it."""
+    if not isinstance(content, dict):
+        raise ValueError("it holds no fields")
+    fields = {name: value for name, value in content.items() if name != _SEAL}
+    if content.get(_SEAL) != _digest(fields):
+        raise ValueError(f"its fields do not give its {_SEAL}")
+    return fields
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
     store/train/, store/heldout/   sharded zarr3 arrays [tokens], uint16 or uint32; TensorStore reads and writes them
     store/vocabulary.*             the vocabulary's file, where it has one
-    store/store.json               `StoreInfo`; a folder without it is half-written
+    store/store.json               `StoreInfo` and its digest; a folder without it is half-written
 
-Local paths and gs:// alike. Chunks carry checksums and absent chunks are errors, so a damaged store cannot give wrong
-tokens in silence.
+Local paths and gs:// alike. Chunks carry checksums, absent chunks are errors, and `store.json` answers for its own
+fields, so a damaged store cannot give wrong tokens or wrong counts in silence.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from etils import epath
 from moe_jax.data import files
 from moe_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 SHARD_TOKENS = 2**24  # one file or object, and the unit of a writer
 CHUNK_TOKENS = 2**12  # what one read fetches at least
 SPLITS = ("train", "heldout")
@@ -127,15 +127,19 @@ def read_info(path: str) -> StoreInfo:
         raise _damaged(path, f"its {INFO_NAME} is not JSON: {e}") from e
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else None
-        raise UserError(f"the token store {path} has format {found}, this version reads {FORMAT}: prepare it again")
+        raise UserError(
+            f"the token store {path} has format {found}, this version reads {FORMAT}; "
+            "remove the folder and prepare it again"
+        )
     try:
-        return StoreInfo(**{**fields, "byte_lengths": tuple(fields["byte_lengths"])})
-    except (TypeError, KeyError) as e:
-        raise _damaged(path, f"its {INFO_NAME} has other fields than it should: {e}") from e
+        fields = files.unsealed(fields)
+    except ValueError as e:
+        raise _damaged(path, f"{INFO_NAME} was changed: {e}") from e
+    return StoreInfo(**{**fields, "byte_lengths": tuple(fields["byte_lengths"])})
 
 
 def write_info(path: epath.Path, info: StoreInfo) -> None:
-    files.write_json(path / INFO_NAME, dataclasses.asdict(info))
+    files.write_sealed(path / INFO_NAME, dataclasses.asdict(info))
 
 
 def digest(vocabulary: dict[str, Any], vocabulary_size: int, end_of_document: int, shards: dict[str, list[str]]) -> str:
