@@ -131,6 +131,51 @@ def test_what_was_made_of_another_content_is_done_again(tmp_path, monkeypatch, k
     assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
 
 
+def test_a_vocabulary_that_was_trained_on_another_content_is_trained_again(tmp_path, monkeypatch):
+    changed = Texts((words(99, 10), *SOURCE.shards[1:]))
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_make_pieces", _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", SOURCE, "bpe:300")
+    make_store(tmp_path / "s", changed, "bpe:300")
+    make_store(tmp_path / "fresh", changed, "bpe:300")
+    assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _no_counts(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": None}))
+
+
+HALF_DONE_DAMAGES = {
+    "tokens flipped": ("pieces/000002-train.tokens", _flip),
+    "tokens lost": ("pieces/000002-heldout.tokens", os.unlink),
+    "piece without counts": ("pieces/000002.json", _no_counts),
+    "piece cut": ("pieces/000002.json", lambda path: os.truncate(path, 20)),
+    "settings cut": ("begun.json", lambda path: os.truncate(path, 20)),
+    "settings a list": ("begun.json", lambda path: path.write_text("[1]")),
+    "vocabulary flipped": ("vocabulary.model", _flip),
+}
+
+
+@pytest.mark.parametrize("damage", HALF_DONE_DAMAGES)
+def test_what_is_damaged_before_it_is_used_is_done_again(tmp_path, monkeypatch, damage):
+    where, do = HALF_DONE_DAMAGES[damage]
+    make_store(tmp_path / "whole", SOURCE, "bpe:300")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_assemble", _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", SOURCE, "bpe:300")
+    do(tmp_path / "s" / store.UNFINISHED_NAME / where)
+    make_store(tmp_path / "s", SOURCE, "bpe:300")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
 COMMAND = [sys.executable, "-m", "moe_jax.prepare"]
 
 

@@ -13,8 +13,8 @@ from moe_jax.errors import WorkFailed
 def finished(folder: epath.Path, split: str, shard: int) -> str | None:
     """SHA-256 of the store shard's tokens, if it is written."""
     try:
-        return files.read_json(_mark(folder, split, shard))["sha256"]
-    except (FileNotFoundError, ValueError, KeyError):
+        return files.read_sealed(_mark(folder, split, shard))["sha256"]
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -37,7 +37,7 @@ def write_shard(
         create_array(store, split, ends[-1], dtype)[first:last].write(tokens).result()
     workers.count(len(tokens))
     digest = shard_digest(tokens)
-    files.write_json(_mark(folder, split, shard), {"sha256": digest})
+    files.write_sealed(_mark(folder, split, shard), {"sha256": digest})
     return digest
 
 

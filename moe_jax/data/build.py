@@ -113,10 +113,12 @@ def _begin(store: epath.Path, work: epath.Path, settings: Settings) -> None:
     begun = work / "begun.json"
     with _no_place_told(store):
         (work / "pieces").mkdir(parents=True, exist_ok=True)
-        if begun.exists():
-            _same_settings(str(store), files.read_json(begun), settings)
-        else:
-            files.write_json(begun, dataclasses.asdict(settings))
+        try:
+            found = files.read_sealed(begun)
+        except (FileNotFoundError, ValueError):  # what was made with other settings is told by its own marks too
+            found = dataclasses.asdict(settings)
+            files.write_sealed(begun, found)
+    _same_settings(str(store), found, settings)
 
 
 @contextmanager
@@ -149,19 +151,37 @@ def _given(source: Source, spec: str) -> Vocabulary:
 
 
 def _trained(source: Source, size: int, path: epath.Path) -> Vocabulary:
-    if not path.exists():
+    """The vocabulary at `path`, trained anew where it is missing or damaged, or was trained on another content."""
+    mark = path.with_suffix(".json")
+    trained_on = [source.fingerprint(shard) for shard in _training_shards(source)]
+
+    def fields(model: bytes) -> dict[str, Any]:
+        return {"size": size, "trained_on": trained_on, "sha256": hashlib.sha256(model).hexdigest()}
+
+    try:
+        model = path.read_bytes()
+        trained = files.read_sealed(mark) == fields(model)
+    except (FileNotFoundError, ValueError):
+        trained = False
+    if not trained:
         model = vocabularies.train_bpe(size, _training_texts(source))
         with files.writing(path) as f:
             f.write(model)
-    return vocabularies.SentencePieceVocabulary(path.read_bytes(), str(path))
+        files.write_sealed(mark, fields(model))
+    return vocabularies.SentencePieceVocabulary(model, str(path))
+
+
+def _training_shards(source: Source) -> list[int]:
+    n = min(source.n_shards, _TRAINING_SHARDS)
+    return [source.n_shards * i // n for i in range(n)]
 
 
 def _training_texts(source: Source) -> Iterator[str]:
     """Training documents from the beginnings of shards evenly over the source."""
-    n = min(source.n_shards, _TRAINING_SHARDS)
-    for i in range(n):
-        left = _TRAINING_CHARACTERS // n
-        for document in source.documents(source.n_shards * i // n, lambda reason: None):
+    shards = _training_shards(source)
+    for shard in shards:
+        left = _TRAINING_CHARACTERS // len(shards)
+        for document in source.documents(shard, lambda reason: None):
             if document.split == "train":
                 yield document.text[:left]
                 left -= len(document.text)
@@ -173,10 +193,13 @@ def _make_pieces(
     source: Source, vocabulary: Vocabulary, folder: epath.Path, n_workers: int, tokens: Callable[[], int]
 ) -> list[pieces.Piece]:
     shards = range(source.n_shards)
-    made = {s: pieces.finished(folder, s, pieces.fingerprint(source, vocabulary, s)) for s in shards}
-    missing = [s for s, piece in made.items() if piece is None]
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()  # gs:// has no empty folders
+    marked = [s for s in shards if pieces.mark(folder, s).name in names]
+    check = functools.partial(pieces.finished, source, vocabulary, folder)
+    found = _run("check what is there", check, marked, n_workers, tokens)
+    made = {s: piece for s, piece in found.items() if piece}
     make = functools.partial(pieces.make, source, vocabulary, folder)
-    made |= _run("tokenise source shards", make, missing, n_workers, tokens)
+    made |= _run("tokenise source shards", make, [s for s in shards if s not in made], n_workers, tokens)
     if not all(sum(p.tokens[split] for p in made.values()) for split in SPLITS):
         raise _empty(source, [made[s] for s in shards])
     return [made[s] for s in shards]
@@ -207,6 +230,8 @@ def _run(
     what: str, function: Callable[[int], Any], parts: Iterable[int], n_workers: int, tokens: Callable[[], int]
 ) -> dict[int, Any]:
     parts, results = list(parts), {}
+    if not parts:
+        return results
     with stage(what, len(parts), tokens) as advance:
         for part, result in workers.each(function, parts, n_workers):
             results[part] = result

@@ -1,10 +1,11 @@
 """One source shard -> the tokens of its documents, a file for each split: the resumable half of `prepare`.
 
-A piece is finished when its `.json` is there, which is written last.
+A piece is finished when its `.json` is there, which is written last and says what the tokens' SHA-256 are.
 """
 
 import collections
 import dataclasses
+import hashlib
 
 import numpy as np
 from etils import epath
@@ -28,6 +29,11 @@ class Piece:
     token_bytes: dict[str, int]
     documents: dict[str, int]
     skipped: dict[str, int]
+    sha256: dict[str, str]  # of the file of tokens
+
+
+def mark(folder: epath.Path, shard: int) -> epath.Path:
+    return folder / f"{shard:06d}.json"
 
 
 def token_file(folder: epath.Path, shard: int, split: str) -> epath.Path:
@@ -39,13 +45,20 @@ def fingerprint(source: Source, vocabulary: Vocabulary, shard: int) -> str:
     return f"{source.fingerprint(shard)} {vocabulary.describe()}"
 
 
-def finished(folder: epath.Path, shard: int, expected: str) -> Piece | None:
-    """The shard's piece, if it is done and has the expected fingerprint."""
+def finished(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int) -> Piece | None:
+    """The shard's piece, if it is done, was made of what the shard is now, and its tokens are as they were written."""
     try:
-        piece = Piece(**files.read_json(folder / f"{shard:06d}.json"))
+        piece = Piece(**files.read_sealed(mark(folder, shard)))
+        if piece.fingerprint != fingerprint(source, vocabulary, shard):
+            return None
+        for split in SPLITS:
+            with token_file(folder, shard, split).open("rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() != piece.sha256[split]:
+                    return None
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return piece if piece.fingerprint == expected else None
+    workers.count(sum(piece.tokens.values()))
+    return piece
 
 
 def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int) -> Piece:
@@ -56,6 +69,7 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int)
     dtype = token_dtype(vocabulary.size)
     counts = {name: dict.fromkeys(SPLITS, 0) for name in ("tokens", "bytes", "token_bytes", "documents")}
     skipped: collections.Counter[str] = collections.Counter()
+    digests = {split: hashlib.sha256() for split in SPLITS}
 
     outputs = [files.writing(token_file(folder, shard, split)) for split in SPLITS]
     with outputs[0] as train, outputs[1] as heldout:
@@ -69,7 +83,9 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int)
                 if not parts:
                     continue
                 tokens = np.concatenate(parts)
-                sink[split].write(tokens.astype(dtype).tobytes())
+                data = tokens.astype(dtype).tobytes()
+                sink[split].write(data)
+                digests[split].update(data)
                 counts["tokens"][split] += len(tokens)
                 counts["token_bytes"][split] += int(lengths[tokens].sum())
                 workers.count(len(tokens))
@@ -89,6 +105,7 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int)
                 flush()
         flush()
 
-    piece = Piece(made_of, skipped=dict(sorted(skipped.items())), **counts)
-    files.write_json(folder / f"{shard:06d}.json", dataclasses.asdict(piece))
+    sha256 = {split: digest.hexdigest() for split, digest in digests.items()}
+    piece = Piece(made_of, skipped=dict(sorted(skipped.items())), sha256=sha256, **counts)
+    files.write_sealed(mark(folder, shard), dataclasses.asdict(piece))
     return piece
