@@ -143,6 +143,14 @@ class TestInThisProcess:
         with pytest.raises(UserError, match="use task"):
             make_store(tmp_path / "wrong", task, "byte")
 
+    def test_a_changed_file_changes_the_fingerprint(self, seqio, source, folder):
+        task = source("changing", vocabulary=seqio.ByteVocabulary())
+        before = task.fingerprint(0)
+        assert SeqioSource("changing", 0).fingerprint(0) == before
+        with open(folder / "b-0.jsonl", "a") as f:
+            f.write('{"content": "more"}\n')
+        assert SeqioSource("changing", 0).fingerprint(0) != before
+
     def test_the_wrapped_tokenizer_is_a_seqio_vocabulary(self, seqio, tmp_path):
         import tensorflow as tf
 
@@ -191,8 +199,9 @@ class TestInThisProcess:
             ("c4_em", (), "did you mean c4_en"),
             ("c4_en", ("no_such_module",), "--module_import=no_such_module: ModuleNotFoundError"),
         ]:
-            with pytest.raises(UserError, match=says):
+            with pytest.raises(UserError, match=says) as e:
                 _ = SeqioSource(name, 0, modules).n_shards
+            assert "cannot be read" not in str(e.value)
         passing = {"vocabulary": seqio.PassThroughVocabulary(100), "add_eos": False}
         with pytest.raises(UserError, match="no end-of-sentence token"):
             _ = source("endless", seqio.preprocessors.tokenize, **passing).vocabulary

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from moe_jax.data.sources import HELDOUT_FRACTION, Document, keyed_fraction
 from moe_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
@@ -56,6 +57,8 @@ class SeqioSource:
     def n_shards(self) -> int:
         try:
             return len(self._shards)
+        except UserError:
+            raise
         except Exception as e:  # a data source may raise anything
             raise self._unreadable(e) from e
 
@@ -69,8 +72,16 @@ class SeqioSource:
 
     def fingerprint(self, shard: int) -> str:
         split, index, n = self._shards[shard]
-        files = [[str(f) for f in t.source.list_shards(split)] for t in self._tasks if split in t.splits]
-        return hashlib.sha256(repr((self.describe(), self.seed, split, index, n, files)).encode()).hexdigest()
+        made_of = (self.describe(), self.seed, split, index, n, self._files[split])
+        return hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+    @functools.cached_property
+    def _files(self) -> dict[str, list[Any]]:
+        """What each split's files are called, and how large and how old they are."""
+        splits = {split for split, _, _ in self._shards}
+        return {
+            s: [_looks(str(f)) for t in self._tasks if s in t.splits for f in t.source.list_shards(s)] for s in splits
+        }
 
     def documents(self, shard: int, skip: Callable[[str], None]) -> Iterator[Document]:
         split, index, n = self._shards[shard]
@@ -96,6 +107,8 @@ class SeqioSource:
                 trim_output_features=False,
                 try_in_mem_cache=False,
             ).as_numpy_iterator()
+        except UserError:
+            raise
         except Exception as e:
             raise self._unreadable(e) from e
 
@@ -162,6 +175,14 @@ def _own(name: str, vocabulary: Any) -> TaskVocabulary:
     return TaskVocabulary(
         vocabulary.vocab_size, vocabulary.eos_id, file, tuple(lengths.tolist()), type(vocabulary).__name__
     )
+
+
+def _looks(file: str) -> tuple[Any, ...]:
+    try:
+        stat = epath.Path(file).stat()
+    except Exception:  # no file, but a name of the Task's own; or one that TensorFlow alone can reach
+        return (file,)
+    return (file,) if stat.is_directory else (file, stat.length, stat.mtime)
 
 
 @functools.cache
