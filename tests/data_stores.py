@@ -16,6 +16,7 @@ class Texts:
 
     shards: tuple
     name: str = "texts"
+    held_out_by_chance: bool = False
     vocabulary = None
 
     @property

@@ -261,6 +261,10 @@ def test_prepare_says_where_there_is_nothing(tmp_path, capsys):
     for mixture in (f"files:{tmp_path}", f"files:{tmp_path}/*.txt", f"c4:{tmp_path}", f"files:{tmp_path / 'none'}"):
         assert command.run(prepare.main, [f"--mixture={mixture}", f"--store={tmp_path / 's'}"]) == BAD_INPUT
         assert "no text files" in capsys.readouterr().err
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["one", "two"]) + b"three\n")
+    flags = [f"--mixture=files:{tmp_path}", f"--store={tmp_path / 'n'}", "--text_field=body"]
+    assert command.run(prepare.main, flags) == BAD_INPUT
+    assert "0 held out, 3 skipped (2 no text in body, 1 not JSON)" in capsys.readouterr().err
     (tmp_path / "a.txt").write_text("just one document")
     assert command.run(prepare.main, [f"--mixture=files:{tmp_path}/*.txt", f"--store={tmp_path / 's'}"]) == BAD_INPUT
     assert "1 documents to train on, 0 held out" in capsys.readouterr().err

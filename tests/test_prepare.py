@@ -15,7 +15,7 @@ from etils import epath
 from moe_jax import command, prepare
 from moe_jax.data import assembly, build, files, pieces, store, workers
 from moe_jax.data.store import open_store
-from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, WorkFailed
+from moe_jax.errors import BAD_INPUT, DONE, FAILED, STOPPED, UserError, WorkFailed
 from tests.data_stores import Texts, contents, make_store, words
 
 SOURCE = Texts(tuple(words(s, 10) for s in range(6)))
@@ -150,6 +150,46 @@ def _flip(path):
 
 def _no_counts(path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": None}))
+
+
+def _train_only(*texts):
+    return tuple(("train", text) for text in texts)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("killed_before", [None, "_assemble"])
+def test_the_first_document_is_held_out_where_chance_takes_none(tmp_path, monkeypatch, workers, killed_before):
+    source = Texts((_train_only(), _train_only("one", "two"), _train_only("three")), held_out_by_chance=True)
+    if killed_before:
+        monkeypatch.setattr(build, killed_before, _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", source, workers=workers)
+        monkeypatch.undo()
+    made = make_store(tmp_path / "s", source, workers=workers)
+    assert made.info.documents == {"train": 2, "heldout": 1}
+    assert bytes(t - 3 for t in made.shard("heldout", 0)[:-1].tolist()) == b"one"
+
+
+def test_chance_that_takes_one_in_the_end_is_left_alone(tmp_path, monkeypatch):
+    """After a kill the first document goes back to training where a changed shard brings a held-out one."""
+    few = Texts((_train_only("one", "two"), _train_only("three")), held_out_by_chance=True)
+    more = Texts((few.shards[0], (("heldout", "four"), ("train", "five"))), held_out_by_chance=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_assemble", _killed)
+        with pytest.raises(Killed):
+            make_store(tmp_path / "s", few)
+    make_store(tmp_path / "s", more)
+    make_store(tmp_path / "fresh", more)
+    assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(("source", "says"), [
+    (Texts((_train_only("one"),), held_out_by_chance=True), "1 documents to train on, 0 held out, 0 skipped; there"),
+    (Texts((_train_only("one", "two"),)), "2 documents to train on, 0 held out"),
+])  # fmt: skip
+def test_what_no_document_can_be_held_out_of_is_too_small(tmp_path, source, says):
+    with pytest.raises(UserError, match=f"too small: {says}"):
+        make_store(tmp_path / "s", source)
 
 
 HALF_DONE_DAMAGES = {

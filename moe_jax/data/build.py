@@ -200,6 +200,10 @@ def _make_pieces(
     made = {s: piece for s, piece in found.items() if piece}
     make = functools.partial(pieces.make, source, vocabulary, folder)
     made |= _run("tokenise source shards", make, [s for s in shards if s not in made], n_workers, tokens)
+    documents = {split: sum(p.documents[split] for p in made.values()) for split in SPLITS}
+    if source.held_out_by_chance and documents["train"] > 1 and not documents["heldout"]:
+        first = next(s for s in shards if made[s].documents["train"])
+        made[first] = make(first, hold_out_first=True)
     if not all(sum(p.tokens[split] for p in made.values()) for split in SPLITS):
         raise _empty(source, [made[s] for s in shards])
     return [made[s] for s in shards]
@@ -245,10 +249,6 @@ def _info(
     def total(counts: str) -> dict[str, int]:
         return {s: sum(getattr(p, counts)[s] for p in made) for s in SPLITS}
 
-    skipped: collections.Counter[str] = collections.Counter()
-    for piece in made:
-        skipped.update(piece.skipped)
-
     meaning = {
         "vocabulary": vocabulary.describe(),
         "vocabulary_size": vocabulary.size,
@@ -256,7 +256,7 @@ def _info(
     }
     return StoreInfo(
         **{name: total(name) for name in ("tokens", "bytes", "token_bytes", "documents")},
-        skipped=dict(sorted(skipped.items())),
+        skipped=_skipped(made),
         **meaning,
         byte_lengths=tuple(vocabulary.byte_lengths().tolist()),
         source=source.describe(),
@@ -268,8 +268,16 @@ def _info(
 def _empty(source: Source, made: Iterable[pieces.Piece] = ()) -> UserError:
     made = list(made)
     documents = {split: sum(p.documents[split] for p in made) for split in SPLITS}
-    skipped = sum(sum(p.skipped.values()) for p in made)
+    reasons = ", ".join(f"{n} {reason}" for reason, n in _skipped(made).items())
     return UserError(
-        f"the source {source.name} is too small: {documents['train']} documents to train on, "
-        f"{documents['heldout']} held out, {skipped} skipped; there must be some of both"
+        f"the source {source.name} is too small: {documents['train']} documents to train on, {documents['heldout']} "
+        f"held out, {sum(_skipped(made).values())} skipped{reasons and f' ({reasons})'}; there must be some of both"
     )
+
+
+def _skipped(made: Iterable[pieces.Piece]) -> dict[str, int]:
+    """How many documents were left out, by reason."""
+    skipped: collections.Counter[str] = collections.Counter()
+    for piece in made:
+        skipped.update(piece.skipped)
+    return dict(sorted(skipped.items()))

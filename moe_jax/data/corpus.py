@@ -31,6 +31,7 @@ class PythonLibrary:
     root: str = dataclasses.field(default_factory=lambda: sysconfig.get_path("stdlib"))
     name: str = NAME
     vocabulary = None
+    held_out_by_chance = False
 
     @functools.cached_property
     def _files(self) -> list[str]:

@@ -61,9 +61,12 @@ def finished(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: 
     return piece
 
 
-def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int) -> Piece:
-    """Reads the shard, writes its tokens, each document's followed by the end-of-document token."""
-    made_of = fingerprint(source, vocabulary, shard)
+def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int, hold_out_first: bool = False) -> Piece:
+    """Reads the shard, writes its tokens, each document's followed by the end-of-document token.
+
+    With `hold_out_first` its first document is held out, whatever the source says; such a piece is never `finished`,
+    for the next start may find that chance held out another."""
+    made_of = fingerprint(source, vocabulary, shard) + " first held out" * hold_out_first
     lengths = vocabulary.byte_lengths()
     end = np.array([vocabulary.end_of_document])
     dtype = token_dtype(vocabulary.size)
@@ -97,9 +100,12 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int)
                 tokens, n_bytes = vocabulary.encode(document.text), len(document.text.encode())
             else:
                 tokens, n_bytes = document.tokens, int(lengths[document.tokens].sum())
-            held[document.split] += [tokens, end]
-            counts["bytes"][document.split] += n_bytes
-            counts["documents"][document.split] += 1
+            split = document.split
+            if hold_out_first and not sum(counts["documents"].values()):
+                split = "heldout"
+            held[split] += [tokens, end]
+            counts["bytes"][split] += n_bytes
+            counts["documents"][split] += 1
             text_bytes += n_bytes
             if text_bytes >= _BUFFER_BYTES:
                 flush()

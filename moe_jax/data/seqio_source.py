@@ -83,11 +83,14 @@ class SeqioSource:
             s: [_looks(str(f)) for t in self._tasks if s in t.splits for f in t.source.list_shards(s)] for s in splits
         }
 
+    @functools.cached_property
+    def held_out_by_chance(self) -> bool:
+        return all(split != "validation" for split, _, _ in self._shards)
+
     def documents(self, shard: int, skip: Callable[[str], None]) -> Iterator[Document]:
         split, index, n = self._shards[shard]
-        held_out_apart = any(s == "validation" for s, _, _ in self._shards)
         for i, example in enumerate(self._examples(split, index, n)):
-            if held_out_apart:
+            if not self.held_out_by_chance:
                 to = "train" if split == "train" else "heldout"
             else:
                 to = "heldout" if keyed_fraction(f"{index}/{n}:{i}", self.seed) < HELDOUT_FRACTION else "train"

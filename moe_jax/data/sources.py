@@ -26,6 +26,7 @@ class Source(Protocol):
 
     name: str
     vocabulary: Vocabulary | None  # of documents that are token ids already; None where they are texts
+    held_out_by_chance: bool  # each document for itself, so that of a few documents it may be none
 
     @property
     def n_shards(self) -> int:

@@ -13,7 +13,8 @@ What becomes a document, and what becomes of the rest:
 - a file that links give several names is read once, under the first of them.
 - plain files above 64 MiB are several shards, so that one long file keeps all workers busy.
 
-One document in a hundred is held out, by a keyed hash of its place, unless the files say themselves which (C4).
+One document in a hundred is held out, by a keyed hash of its place, unless the files say themselves which (C4). Where
+that is none, `prepare` holds out the first.
 """
 
 import dataclasses
@@ -70,6 +71,10 @@ class TextFiles:
     @functools.cached_property
     def _parts(self) -> list[Part]:
         return [part for split, pattern in self.patterns.items() for part in _parts(pattern, split, self.left_out)]
+
+    @property
+    def held_out_by_chance(self) -> bool:
+        return None in self.patterns
 
     @property
     def n_shards(self) -> int:
