@@ -12,7 +12,7 @@ from etils import epath
 from moe_jax import errors
 from moe_jax.data import cache
 from moe_jax.data.store import SPLITS, open_store, write_info
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, WorkFailed
 from tests.conftest import ROOT, child_environment
 from tests.data_stores import contents, make_store
 
@@ -82,20 +82,51 @@ def test_what_is_not_the_digests_tokens_is_refused_and_removed(store, tmp_path):
     assert not (tmp_path / "cache" / ("0" * 16)).exists()
 
 
+def _flip_in(folder):
+    data = bytearray((folder / "train" / "c" / "0").read_bytes())
+    data[-200] ^= 4
+    (folder / "train" / "c" / "0").write_bytes(data)
+
+
 def test_a_flipped_byte_is_refused(store, tmp_path):
     copy = make_store(tmp_path / "damaged", vocabulary="bpe:300")
-    shard = tmp_path / "damaged" / "train" / "c" / "0"
-    data = bytearray(shard.read_bytes())
-    data[-200] ^= 4
-    shard.write_bytes(data)
+    _flip_in(tmp_path / "damaged")
     with pytest.raises(UserError, match="damaged"):
         cache.local_copy(copy, str(tmp_path / "cache"))
-    assert not (copy_of(copy, tmp_path / "cache") / "store.json").exists()
+    assert not copy_of(copy, tmp_path / "cache").exists()
 
 
-def test_a_remote_folder_is_refused(store):
+COPY_DAMAGES = {
+    "store.json cut": lambda folder: (folder / "store.json").write_text("{"),
+    "shard lost": lambda folder: (folder / "train" / "c" / "0").unlink(),
+    "unfinished, a byte flipped": lambda folder: (_flip_in(folder), (folder / "store.json").unlink()),
+}
+
+
+@pytest.mark.parametrize("damage", COPY_DAMAGES)
+def test_a_damaged_copy_is_made_anew(store, tmp_path, damage):
+    cache.local_copy(store, str(tmp_path))
+    COPY_DAMAGES[damage](copy_of(store, tmp_path))
+    said = []
+    copy = cache.local_copy(store, str(tmp_path), said.append)
+    np.testing.assert_array_equal(copy.shard("train", 0), store.shard("train", 0))
+    assert contents(copy_of(store, tmp_path)) == contents(Path(store.path))
+    assert len(said) == 1 and "made anew" in said[0]
+
+
+def test_a_copy_that_is_found_damaged_while_it_is_read_is_made_anew_by_the_next_start(store, tmp_path):
+    cache.local_copy(store, str(tmp_path))
+    _flip_in(copy_of(store, tmp_path))
+    with pytest.raises(WorkFailed, match=f"the copy of {store.path}, is damaged .* start again"):
+        cache.local_copy(store, str(tmp_path)).shard("train", 0)
+    copy = cache.local_copy(store, str(tmp_path))
+    np.testing.assert_array_equal(copy.shard("train", 0), store.shard("train", 0))
+
+
+@pytest.mark.parametrize("folder", ["gs://bucket/cache", ""])
+def test_what_is_no_local_folder_is_refused(store, folder):
     with pytest.raises(UserError, match="this host's own disk"):
-        cache.local_copy(store, "gs://bucket/cache")
+        cache.local_copy(store, folder)
 
 
 def test_two_processes_make_one_copy(store, tmp_path):
@@ -120,4 +151,6 @@ def test_a_run_makes_its_copy_and_reads_that(byte_store, tmp_path, verb):
     assert open_store(str(copy)).info == info
     (copy / "train" / "c" / "0").write_bytes(b"")  # what the run reads is this
     done = verb("train", *flags, f"--config.data.cache={tmp_path / 'cache'}", f"--workdir={tmp_path / 'w2'}")
-    assert done.returncode == errors.BAD_INPUT and f"the token store {copy} is damaged" in done.stderr
+    assert done.returncode == errors.FAILED and f"{copy}, the copy of {byte_store}, is damaged" in done.stderr
+    done = verb("train", *flags, f"--config.data.cache={tmp_path / 'cache'}", f"--workdir={tmp_path / 'w2'}")
+    assert done.returncode == 0, done.stderr

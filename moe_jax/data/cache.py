@@ -4,7 +4,7 @@ FOLDER/<16 digits of the store's sha256>/   a store like any other, its store.js
 FOLDER/<16 digits>.lock                     held while it is made
 
 The copy counts when all its tokens have been read back and give the store's digest. A copy that was killed goes on with
-the files that are missing.
+the files that are missing; one that is damaged is made anew.
 """
 
 import fcntl
@@ -27,21 +27,52 @@ _COPIERS = 8  # files at a time: an object store answers late, but many
 def local_copy(store: Store, folder: str, say: Callable[[str], None] = print) -> Store:
     """The store, from its copy under the local `folder`, which is made first where it is missing.
 
-    Raises UserError where `folder` is no local one or the copy's tokens are not those of the store's digest, OSError
-    where it cannot be written."""
-    if "://" in folder:
+    A copy that is damaged is removed and made anew; one that is found to be while it is read counts as unfinished.
+
+    Raises UserError where `folder` is no local one or the store's own tokens are not those of its digest, OSError where
+    the copy cannot be written."""
+    if not folder or "://" in folder:
         raise UserError(f"config.data.cache = {folder!r}: must be a folder on this host's own disk")
     target = Path(folder) / store.info.sha256[:16]
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.with_suffix(".lock"), lambda: say(f"{target}: another process copies {store.path}; waiting")):
         try:
-            return open_store(str(target))
+            copy = open_store(str(target))
         except MissingStore:
-            pass
-        target.mkdir(exist_ok=True)
-        _copy_files(epath.Path(store.path), target)
-        _verify(store, Store(str(target), store.info))
-        write_info(epath.Path(target), store.info)
+            copy = _finished(store, target, say)
+        except UserError:
+            say(f"{target}: this copy of {store.path} is damaged; it is made anew")
+            shutil.rmtree(target)
+            copy = _copied(store, target)
+    copy.copy_of = store.path
+    return copy
+
+
+def _finished(store: Store, target: Path, say: Callable[[str], None]) -> Store:
+    if target.exists():
+        try:
+            return _copied(store, target)
+        except UserError:
+            say(f"{target}: what was copied of {store.path} before is damaged; it is made anew")
+    return _copied(store, target)
+
+
+def _copied(store: Store, target: Path) -> Store:
+    """The copy, of the files that are there and those that are missing. Where they are not the store's, UserError, and
+    they are removed."""
+    target.mkdir(exist_ok=True)
+    _copy_files(epath.Path(store.path), target)
+    try:
+        right = store.info.digest_of(_digests(Store(str(target), store.info))) == store.info.sha256
+    except UserError:
+        right = False
+    if not right:
+        shutil.rmtree(target)
+        raise UserError(
+            f"the token store {store.path} is damaged: the tokens copied from it are not those of its digest "
+            f"{store.info.sha256[:16]}; prepare it again"
+        )
+    write_info(epath.Path(target), store.info)
     return open_store(str(target))
 
 
@@ -89,8 +120,9 @@ def _names_under(folder: epath.Path, prefix: str = "") -> list[str]:
     return sorted(names)
 
 
-def _verify(store: Store, copy: Store) -> None:
-    shards = [(split, k) for split in SPLITS for k in range(n_shards(store.info.tokens[split]))]
+def _digests(copy: Store) -> dict[str, list[str]]:
+    """What is read back: the SHA-256 of each shard of each split."""
+    shards = [(split, k) for split in SPLITS for k in range(n_shards(copy.info.tokens[split]))]
     digests: dict[str, list[str]] = {split: [] for split in SPLITS}
     read = 0
     with stage(f"verify {copy.path}", len(shards), lambda: read) as advance:
@@ -99,9 +131,4 @@ def _verify(store: Store, copy: Store) -> None:
             digests[split].append(shard_digest(tokens))
             read += len(tokens)
             advance()
-    if copy.info.digest_of(digests) != store.info.sha256:
-        shutil.rmtree(copy.path)
-        raise UserError(
-            f"the token store {store.path} is damaged: the tokens copied from it are not those of its digest "
-            f"{store.info.sha256[:16]}; prepare it again"
-        )
+    return digests

@@ -21,7 +21,7 @@ import tensorstore as ts
 from etils import epath
 
 from moe_jax.data import files
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, WorkFailed
 
 FORMAT = 2
 SHARD_TOKENS = 2**24  # one file or object, and the unit of a writer
@@ -69,6 +69,8 @@ class StoreInfo:
 class Store:
     """A finished store, open for reading. Safe to read from several threads."""
 
+    copy_of: str | None = None  # the store that this one is a host's copy of
+
     def __init__(self, path: str, info: StoreInfo):
         self.path = path
         self.info = info
@@ -86,7 +88,7 @@ class Store:
             for row, read in zip(windows, reads, strict=True):
                 row[:] = read.result()
         except ValueError as e:
-            raise _damaged(self.path, f"its {split} tokens cannot be read: {_first_line(e)}") from e
+            raise self._damaged(f"its {split} tokens cannot be read: {_first_line(e)}") from e
         return windows
 
     def shard(self, split: str, k: int) -> np.ndarray:
@@ -95,11 +97,17 @@ class Store:
         try:
             return self._arrays[split][first:last].read().result()
         except ValueError as e:
-            raise _damaged(self.path, f"shard {k} of {split} cannot be read: {_first_line(e)}") from e
+            raise self._damaged(f"shard {k} of {split} cannot be read: {_first_line(e)}") from e
 
     def bytes_of(self, tokens: np.ndarray) -> int:
         """Bytes of text, in UTF-8, that these tokens (any shape) stand for."""
         return int(self._byte_lengths[tokens].sum())
+
+    def _damaged(self, how: str) -> UserError:
+        if self.copy_of is None:
+            return _damaged(self.path, how)
+        (epath.Path(self.path) / INFO_NAME).unlink(missing_ok=True)  # it is no finished store any more
+        return WorkFailed(f"{self.path}, the copy of {self.copy_of}, is damaged ({how}); start again: it is made anew")
 
     @functools.cached_property
     def _byte_lengths(self) -> np.ndarray:
