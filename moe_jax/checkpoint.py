@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,8 +46,9 @@ class Checkpoints:
         names = (p.name for p in self._folder.iterdir())
         return sorted(int(n.removesuffix(".sha256.json")) for n in names if _is_digest(n))
 
-    def save(self, state: TrainState, step: int) -> None:
-        """Begins to save; returns when the state is copied and may be donated. Raises OSError of the save before."""
+    def save(self, state: TrainState, step: int, notes: Mapping[str, Any] | None = None) -> None:
+        """Begins to save; returns when the state is copied and may be donated. `notes` stand beside the digests.
+        Raises OSError of the save before."""
         self.wait()
         if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ class Checkpoints:
             self._orbax.save(self._folder / str(step), args=ocp.args.StandardSave(state))
         except Exception as e:
             raise self._as_os_error(e) from e
-        self._finishing = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
+        self._finishing = threading.Thread(target=self._finish, args=(step, notes or {}), name="checkpoint")
         self._finishing.start()
 
     def wait(self) -> None:
@@ -72,16 +73,25 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, at_most: int | None = None) -> tuple[TrainState, int] | None:
         """(state, step) of the newest step (not above `at_most`) that is whole, laid out as `abstract_state` says; None
         where there is none. All processes look and restore together."""
-        for step in reversed(self._steps_of_first()):
-            if at_most is not None and step > at_most:
-                continue
+        steps = [step for step in reversed(self._steps_of_first()) if at_most is None or step <= at_most]
+        for step in steps:
             wrong = self._what_is_wrong(step)
             if not processes.first_says(wrong is not None):
                 path = self._folder / str(step)
                 return self._orbax.restore(path, args=ocp.args.StandardRestore(abstract_state)), step
             if processes.is_first():
-                self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}; the one before is used")
+                next_one = "; the one before is tried" if step != steps[-1] else ""
+                self._say(f"checkpoint {self._folder / str(step)} is skipped: {wrong}{next_one}")
         return None
+
+    def forget_after(self, step: int) -> bool:
+        """Takes all newer steps off the list; whether there were any. They are damaged or are trained again, and would
+        be kept instead of those that are saved from here on."""
+        newer = [s for s in self._steps_of_first() if s > step]
+        if processes.is_first():
+            for s in newer:
+                self._digest_path(s).unlink(missing_ok=True)
+        return bool(newer)
 
     def _steps_of_first(self) -> list[int]:
         """What the first process sees: another's view of a shared disk may be older."""
@@ -93,12 +103,12 @@ class Checkpoints:
         self.wait()
         self._orbax.close()
 
-    def _finish(self, step: int) -> None:
+    def _finish(self, step: int, notes: Mapping[str, Any]) -> None:
         try:
             self._orbax.wait_until_finished()  # on every process: Orbax has committed by then
             digests = self._digests(step)
             if processes.is_first():
-                files.write_json(self._digest_path(step), {"files": digests})
+                files.write_json(self._digest_path(step), {"files": digests, **notes})
                 self._retire()
         except Exception as e:  # raised by wait(), in the thread that trains
             self._error = self._as_os_error(e)
@@ -125,14 +135,16 @@ class Checkpoints:
 
     def _what_is_wrong(self, step: int) -> str | None:
         """At the first process; the others only do their share."""
-        if not processes.first_says((self._folder / str(step)).exists()):
+        if not processes.first_says((self._folder / str(step)).is_dir()):
             return "its files are gone"
         found = self._digests(step)
         if not processes.is_first():
             return None
         try:
-            stated = files.read_json(self._digest_path(step))["files"]
-        except (files.DamagedFile, KeyError):
+            stated = files.read_json(self._digest_path(step)).get("files")
+        except files.DamagedFile:
+            stated = None
+        if not isinstance(stated, dict):
             return "its digest file is damaged"
         for name in sorted(stated.keys() | found.keys()):
             if stated.get(name) != found.get(name):
@@ -188,6 +200,8 @@ def _files_under(path: epath.Path) -> list[epath.Path]:
 def _remove_tree(path: epath.Path) -> None:
     if "://" in str(path):
         path.rmtree()
+    elif path.is_file():  # where a step's folder belongs
+        path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -201,6 +201,17 @@ def _plain(value: Any) -> Any:
 def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
     """16 hex digits over what defines the result (design §3), and nothing else: not mesh, microbatches, checkpoints,
     logging."""
+    return _hashed(_defining(config, store_sha256, vocabulary_size))
+
+
+def trunk_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
+    """As `config_hash`, but over what all branches of a trunk have in common, so that it may get longer ones."""
+    values = _defining(config, store_sha256, vocabulary_size)
+    del values["train"]["tokens"]
+    return _hashed(values)
+
+
+def _defining(config: Config, store_sha256: str, vocabulary_size: int) -> dict[str, Any]:
     values = config_lib.to_dict(config)
     for group in _NOT_HASHED:
         del values[group]
@@ -210,4 +221,8 @@ def config_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
         del values["model"][field]
     values["data"] = {k: values["data"][k] for k in ("sequence_length", "repeat", "windows", "mask_documents")}
     values["data"] |= {"store_sha256": store_sha256, "vocabulary_size": vocabulary_size}
+    return values
+
+
+def _hashed(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

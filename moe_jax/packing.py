@@ -63,7 +63,7 @@ def train(
             folder = workdir.run_dir(run.name)
             folder.create()
             stack.enter_context(training.only_one(folder))
-            training.refuse_another(run, folder)
+            training.refuse_another(folder, run.config_hash)
         results = {r.name: training.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
         if None not in results.values():
             return list(results.values())

@@ -1,5 +1,6 @@
 """The files of one run (workdir.py lists them): who reads, who writes, and who owns the run."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -64,6 +65,25 @@ class RunDir:
             return []
         names = (p.name.removesuffix(".sha256.json") for p in self.checkpoints.glob("*.sha256.json"))
         return sorted(int(name) for name in names if name.isdecimal())
+
+    def saved(self, step: int) -> dict[str, Any]:
+        """What is noted of a complete checkpoint, its digests among it; {} where that cannot be read."""
+        try:
+            return files.read_json(self.checkpoints / f"{step}.sha256.json")
+        except (FileNotFoundError, files.DamagedFile):
+            return {}
+
+    def config_hashes(self) -> set[str]:
+        """Of which configs its result and its checkpoints are, as they and run.json say: one in a sound folder, none
+        where nothing was saved."""
+        saved = self.saved_steps()
+        made = [self.saved(step) for step in saved]
+        with contextlib.suppress(files.DamagedFile):
+            made.append(self.result() or {})
+        if saved or self.result_path.exists():
+            with contextlib.suppress(files.DamagedFile):
+                made.append(self.run() or {})
+        return {one["config_hash"] for one in made if isinstance(one.get("config_hash"), str)}
 
     def result(self) -> dict[str, Any] | None:
         """result.json, or None. Raises DamagedFile, also where it is not this run's or has not what a result has."""

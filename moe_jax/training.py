@@ -25,6 +25,7 @@ from moe_jax import (
     errors,
     evaluation,
     files,
+    grid,
     optim,
     processes,
     profiling,
@@ -81,7 +82,7 @@ def train(
         return Training(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
 
     def result() -> dict[str, Any] | None:
-        refuse_another(planned, folder)
+        refuse_another(folder, planned.config_hash)
         return finished(folder, options.say)
 
     return _go(planned, folder, store, options, result, run)
@@ -93,8 +94,10 @@ def train_trunk(
     """Trains a trunk up to the last point that a branch without a result needs; as `train`, but a trunk has no result.
     Gives its name, status and steps."""
     planned, folder = trunk.planned, workdir.trunk_dir(trunk.name)
+    planned = dataclasses.replace(planned, config_hash=_trunk_hash(planned, identity))
 
     def reached() -> dict[str, Any] | None:
+        refuse_another(folder, planned.config_hash)
         saved = max(folder.saved_steps(), default=0)
         if processes.first_says(saved < trunk.end(workdir)):
             return None
@@ -157,17 +160,17 @@ def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
                 run.folder.end_attempt(attempt.number, code, sentence, attempt.token)
 
 
-def refuse_another(planned: PlannedRun, folder: RunDir) -> None:
+def refuse_another(folder: RunDir, config_hash: str) -> None:
     """UserError where the folder holds a run of another config, as where its sweep.json was deleted."""
-    try:
-        made = (folder.run() or {}).get("config_hash")
-    except files.DamagedFile:
-        return
-    if made not in (None, planned.config_hash) and (folder.result_path.exists() or folder.saved_steps()):
+    if others := folder.config_hashes() - {config_hash}:
         raise errors.UserError(
-            f"{planned.name}: {folder.path} holds a run of another config (config_hash {made}, not "
-            f"{planned.config_hash}); choose another workdir, or move that folder away"
+            f"{folder.name}: {folder.path} holds a run of another config (config_hash {min(others)}, not "
+            f"{config_hash}); choose another workdir, or move that folder away"
         )
+
+
+def _trunk_hash(planned: PlannedRun, identity: StoreIdentity) -> str:
+    return grid.trunk_hash(planned.config, identity.sha256, planned.counts["vocabulary_size"])
 
 
 def begin_attempt(folder: RunDir) -> Attempt:
@@ -250,16 +253,20 @@ class Training:
         self.recorder.phase("restoring")
         with self.times.spent_on("checkpoint"):
             restored = self.checkpoints.restore(self.trainer.abstract_state, at_most)
+            forgotten = self.checkpoints.forget_after(0 if restored is None else restored[1])
             branched = self._from_trunk() if restored is None else None
         if restored is not None:
             state, step = restored
-            self.saved_step, self.branched_at = step, self._noted_branching()
+            self.saved_step = step
+            self.branched_at = int(number(self.folder.saved(step).get("branched_at")) or 0)
             self.options.say(f"{self.planned.name}: goes on at step {step} of {self.last}")
         elif branched is not None:
             state, step = branched
             self.branched_at = step
             self.options.say(f"{self.planned.name}: branches off {self.trunk.name} at step {step} of {self.last}")
         else:
+            if forgotten:
+                self.options.say(f"{self.planned.name}: begins at its seed: none of its checkpoints can be used")
             with self.times.spent_on("compile"):
                 self.recorder.phase("compiling")
                 state, step = self.trainer.init(self.config.seed), 0
@@ -279,17 +286,16 @@ class Training:
         """(state, step) of the trunk's newest checkpoint that is on this run's path."""
         if self.trunk is None:
             return None
+        refuse_another(self.trunk, _trunk_hash(self.planned, self.identity))
         checkpoints = Checkpoints(self.trunk.checkpoints, self.config.checkpoint.keep, self.options.say)
         try:
             return checkpoints.restore(self.trainer.abstract_state, at_most=self.config.decay_start)
         finally:
             checkpoints.close()
 
-    def _noted_branching(self) -> int:
-        """The step at which an earlier start branched off, as run.json says."""
-        with contextlib.suppress(files.DamagedFile):
-            return int(number((self.folder.run() or {}).get("branched_at")) or 0)
-        return 0
+    def _notes(self) -> dict[str, Any]:
+        """What stands beside a checkpoint's digests: of which config it is, and where the run branched off."""
+        return {"config_hash": self.planned.config_hash, "branched_at": self.branched_at}
 
     def _steps(self, state: TrainState, first: int, stop: StopRequest) -> TrainState:
         """Launches step n, then reads the metrics of n − 1: the device never waits for the host."""
@@ -356,7 +362,7 @@ class Training:
             return
         with self.times.spent_on("checkpoint"):
             self.recorder.flush(metrics=True)
-            self.checkpoints.save(state, step)
+            self.checkpoints.save(state, step, self._notes())
             self.saved_step = step
 
     def put_down(self, step: int) -> errors.Stopped:
@@ -436,7 +442,6 @@ class Training:
                 "config": config_lib.to_dict(self.config),
                 "config_hash": self.planned.config_hash,
                 "counts": self.planned.counts,
-                "branched_at": self.branched_at,
                 "store": dataclasses.asdict(self.identity)
                 | {"vocabulary": self.store.info.vocabulary, "end_of_document": self.store.info.end_of_document},
                 "mesh": dict(self.mesh.shape),

@@ -1,5 +1,7 @@
 """A checkpoint is used only if every byte of it is what was written."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -92,6 +94,24 @@ def test_what_a_kill_leaves_is_ignored_and_replaced(saved, states):
     state, step = checkpoints.restore(states[0].abstract_state)
     assert step == 20 and same(state, states[1][2])
     assert not (folder / "30.orbax-checkpoint-tmp-1").exists()
+
+
+@pytest.mark.parametrize("digests", ['{"files": []}', '{"files": 3}', "{}", "[]"])
+def test_a_digest_file_of_another_kind_is_damaged(saved, states, digests):
+    folder, said, checkpoints = saved
+    (folder / "20.sha256.json").write_text(digests)
+    assert checkpoints.restore(states[0].abstract_state)[1] == 10
+    assert "its digest file is damaged; the one before is tried" in said[0]
+
+
+def test_a_file_where_a_step_belongs_is_skipped_and_replaced(saved, states):
+    folder, said, checkpoints = saved
+    shutil.rmtree(folder / "20")
+    (folder / "20").write_text("x")
+    assert checkpoints.restore(states[0].abstract_state)[1] == 10 and "20 is skipped: its files are gone" in said[0]
+    checkpoints.save(states[1][2], 20)
+    checkpoints.wait()
+    assert checkpoints.restore(states[0].abstract_state)[1] == 20
 
 
 def test_none_where_there_is_none(tmp_path, states):

@@ -282,3 +282,35 @@ def test_a_folder_of_another_config_is_refused(byte_store, tmp_path):
     results = [p.read_bytes() for p in tmp_path.glob("runs/*/result.json")]
     assert command.run(train.main, [*flags, "--config.optim.learning_rate=1e-5"]) == errors.BAD_INPUT
     assert [p.read_bytes() for p in tmp_path.glob("runs/*/result.json")] == results
+
+
+@pytest.mark.parametrize("without", [(), ("run.json",), ("run.json", "result.json")])
+def test_what_is_left_of_a_run_of_another_config_is_refused(byte_store, tmp_path, without):
+    """Its result and its checkpoints say themselves of which config they are."""
+    flags = ["--config=configs/smoke.py:tiny", f"--config.data.store={byte_store}", "--config.train.tokens=512"]
+    folder, _ = go(flags, tmp_path)
+    for path in [tmp_path / "sweep.json", *(folder.path / name for name in without)]:
+        path.unlink()
+    if "result.json" not in without:
+        (folder.path / "run.json").write_text("{")
+    with pytest.raises(errors.UserError, match=r"holds a run of another config .* --rerun="):
+        go([*flags, "--config.optim.learning_rate=1e-5"], tmp_path)
+
+
+def test_damaged_checkpoints_are_not_kept_instead_of_new_ones(undisturbed, flags, tmp_path):
+    """All are damaged: that it begins at its seed is said, and what it saves then is what it goes on from."""
+
+    def stop(at):
+        return lambda beat: os.kill(os.getpid(), signal.SIGTERM) if beat["step"] == at else None
+
+    with pytest.raises(errors.Stopped):
+        go(flags, tmp_path, on_step=stop(11))
+    for path in tmp_path.glob("runs/*/checkpoints/*/_CHECKPOINT_METADATA"):
+        path.write_text("{}")
+    said = []
+    with pytest.raises(errors.Stopped):
+        go(flags, tmp_path, on_step=stop(2), say=said.append)
+    assert [("the one before is tried" in s) for s in said if "is skipped" in str(s)] == [True, False]
+    assert any("begins at its seed: none of its checkpoints can be used" in str(s) for s in said)
+    folder, _ = go(flags, tmp_path, say=said.append)
+    assert any("goes on at step 3 of 16" in str(s) for s in said) and outcome(folder) == outcome(undisturbed)

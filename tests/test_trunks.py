@@ -140,6 +140,29 @@ def test_a_grid_that_is_extended_goes_on_with_its_trunk(byte_store, tmp_path, al
     assert late["own_tokens"] == 6 * BATCH and late["trunk"] == name
 
 
+def test_a_trunk_of_another_config_is_never_branched_from(byte_store, tmp_path):
+    """Where its sweep.json was deleted: names do not carry the learning rate. Another way to train it is no other."""
+    Sweep(byte_store, tmp_path, 5, SHORT).train_trunk()
+    (tmp_path / "sweep.json").unlink()
+    other = Sweep(byte_store, tmp_path, 5, SHORT, flags=["--config.optim.learning_rate=1e-5"])
+    for go in (other.train_trunk, lambda: other.train(SHORT)):
+        with pytest.raises(errors.UserError, match=r"holds a run of another config .* move that folder away$"):
+            go()
+    (tmp_path / "sweep.json").unlink()
+    same = Sweep(byte_store, tmp_path, 5, SHORT, flags=["--config.mesh.data=1", "--config.train.log_every_steps=1"])
+    assert same.train(SHORT).result()["trunk"] == same.trunk.name
+
+
+def test_a_branch_knows_where_it_left_without_its_run_json(byte_store, tmp_path):
+    sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
+    sweep.train_trunk()
+    with pytest.raises(errors.Stopped):
+        sweep.train(LONG, on_step=stop_at(26))
+    (sweep.workdir.run_dir(f"d{LONG}").path / "run.json").write_text("{")
+    result = sweep.train(LONG).result()
+    assert (result["own_tokens"], result["trunk"]) == (6 * BATCH, sweep.trunk.name)
+
+
 def test_a_damaged_point_costs_time_and_nothing_else(byte_store, tmp_path, alone):
     sweep = Sweep(byte_store, tmp_path, SHORT, LONG)
     sweep.train_trunk()
