@@ -124,21 +124,17 @@ class RunDir:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Every start so far, oldest first; those that cannot be read count, as {}."""
-        folder = self.path / "attempts"
-        if not folder.exists():
-            return []
-        numbered = sorted((int(p.stem), p) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdecimal())
         read = []
-        for _, path in numbered:
+        for number in self._attempt_numbers():
             try:
-                read.append(files.read_json(path))
+                read.append(files.read_json(self._attempt_path(number)))
             except files.DamagedFile:
                 read.append({})
         return read
 
     def begin_attempt(self, token: str = "") -> int:
         """Notes a start, which owns the run from here on; its number, from 1. `token` tells it from any other."""
-        number = len(self.attempts()) + 1
+        number = max(self._attempt_numbers(), default=0) + 1
         files.write_json(self._attempt_path(number), {"began": time.time(), "token": token})
         return number
 
@@ -170,6 +166,12 @@ class RunDir:
             return files.read_json(self._attempt_path(number)).get("token")
         except (FileNotFoundError, files.DamagedFile):
             return None
+
+    def _attempt_numbers(self) -> list[int]:
+        folder = self.path / "attempts"
+        if not folder.exists():
+            return []
+        return sorted(int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdecimal())
 
     def _attempt_path(self, number: int) -> epath.Path:
         return self.path / "attempts" / f"{number}.json"

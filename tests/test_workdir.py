@@ -219,6 +219,16 @@ def test_one_process_at_a_time_trains_a_run(workdir):
     assert not folder.is_locked()
 
 
+def test_a_start_is_the_newest_where_older_ones_are_gone(workdir):
+    folder = workdir.run_dir("a")
+    folder.create()
+    for number in (3, 4):
+        (folder.path / "attempts" / f"{number}.json").write_text("{}")
+    number = folder.begin_attempt("mine")
+    folder.check_newest(number, "mine")
+    assert number == 5 and len(folder.attempts()) == 3
+
+
 def test_a_run_is_moved_aside_whole(workdir):
     folder = workdir.run_dir("a")
     assert workdir.set_run_aside("a") is None
