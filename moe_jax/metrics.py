@@ -28,7 +28,7 @@ class Times:
     def __init__(self, before: Any):
         """`before` is what the heartbeat holds of them."""
         known = before if isinstance(before, dict) else {}
-        self._ended = {name: float(number(known.get(name)) or 0) for name in TIMES}
+        self._ended = {name: _seconds(known.get(name)) for name in TIMES}
         self._open: list[_Frame] = []
         self._lock = threading.Lock()  # the heartbeat's thread reads
 
@@ -55,6 +55,12 @@ class Times:
                 seconds[frame.name] += end - frame.began - frame.inside
                 end = frame.began  # the frame around it has been interrupted since then
             return seconds
+
+
+def _seconds(value: Any) -> float:
+    """0 for what no run has spent: beyond three centuries, or less than nothing."""
+    seconds = float(number(value) or 0)
+    return seconds if 0 <= seconds < 1e10 else 0.0
 
 
 @dataclasses.dataclass

@@ -85,6 +85,7 @@ def test_times_count_what_is_under_way():
 def test_what_a_heartbeat_should_not_hold_counts_as_nothing():
     assert Times({"train": "x", "eval": float("nan"), "data": 2}).seconds["train"] == 0.0
     assert Times({"data": 2}).seconds["data"] == 2.0
+    assert sum(Times({"train": 1e308, "eval": 1e308, "data": -900}).seconds.values()) == 0.0
 
 
 def test_what_the_owner_check_raises_is_raised(folder):
