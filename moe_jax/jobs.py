@@ -23,6 +23,7 @@ from moe_jax.manifest import PlannedRun
 from moe_jax.naming import group_name, trunk_name
 from moe_jax.rundir import RunDir
 from moe_jax.runstate import RunState, state_of
+from moe_jax.tables import number
 from moe_jax.workdir import Workdir
 
 
@@ -219,7 +220,7 @@ def trunk_state(trunk: Trunk, workdir: Workdir, now: float) -> RunState:
     if max(folder.saved_steps(), default=0) >= trunk.end(workdir):
         return dataclasses.replace(seen, state="done")
     if seen.state == "failed":
-        code = folder.attempts()[-1].get("exit_code")
+        code = number(folder.attempts()[-1].get("exit_code"))
         # It had reached its end, and the grid was extended since; or it can go no further.
         word = {errors.DONE: "queued", errors.DIVERGED: "diverged"}.get(code, "failed")
         return dataclasses.replace(seen, state=word)

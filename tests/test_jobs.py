@@ -134,6 +134,8 @@ def test_what_a_trunk_still_has_to_do_follows_from_the_files(tmp_path):
     assert state() == "failed" and not jobs.is_ready(long, workdir)
     folder.end_attempt(folder.begin_attempt(), 3, "not finite")
     assert state() == "diverged" and jobs.is_ready(long, workdir)
+    folder.end_attempt(folder.begin_attempt(), [1], "a damaged file")
+    assert state() == "failed"
     workdir.run_dir(long.name).create()
     workdir.run_dir(long.name).write_result({"status": "done"})
     assert trunk.end(workdir) == 12  # nobody needs the last stretch
