@@ -87,7 +87,7 @@ def get_config(arg=None):
     )
     config.guard = config_dict.create(
         factor=placeholder(float),  # leave out a batch whose gradient norm is so many standard deviations above the
-        window=128,  # mean of so many before it; None: none is left out
+        window=128,  # mean of so many (at least 8) before it; None: none is left out
     )
     config.eval = config_dict.create(
         sequences=512,  # held-out windows, in store order

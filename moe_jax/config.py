@@ -287,6 +287,8 @@ class GuardConfig:
 
     def __post_init__(self):
         _positive("guard", self, "factor", "window")
+        if self.window < 8:
+            refuse("guard.window", self.window, "must be at least 8: of fewer norms the first limit is the last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,6 +369,11 @@ class Config:
     def __post_init__(self):
         if self.sweep.pack > 1 and (self.profile.first_step is not None or self.wandb is not None):
             refuse("sweep.pack", self.sweep.pack, "packed runs are neither profiled nor sent to Weights & Biases")
+        if self.sweep.pack > 1 and self.checkpoint.keep == 1:
+            refuse(
+                "checkpoint.keep", 1,
+                "packed runs go on at the newest step that all have saved, which takes at least 2 of each",
+            )  # fmt: skip
         if self.optim.schedule == "wsd" and self.warmup_steps > self.decay_start:
             refuse(
                 "optim.warmup_tokens", self.optim.warmup_tokens,

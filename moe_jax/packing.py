@@ -163,6 +163,9 @@ class _Packed:
                 if done < last and (evaluate or save):
                     self._observe(*pending, log=evaluate)
                     pending = None
+                    if save:  # only when all have the step before may one begin to retire the one before that
+                        for _, run in self.open:
+                            run.checkpoints.wait()
                     for i, run in self.open:
                         one = self.pack.one(state, i)
                         if evaluate:

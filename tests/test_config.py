@@ -44,6 +44,7 @@ def load(*overrides, file="configs/common.py"):
         ("optim.betas=(0.9,2)", ["config.optim.betas = (0.9, 2)", "[0, 1)"]),
         ("optim.warmup_tokens=100", ["config.optim.warmup_tokens = 100", "not both"]),
         ("train.microbatches=3", ["config.train.microbatches = 3", "must divide train.batch_sequences = 32"]),
+        ("guard.window=7", ["config.guard.window = 7", "at least 8"]),
         ("eval.sequences=0", ["config.eval.sequences = 0", "above 0"]),
         ("moe=3", ["config.moe = 3", "group of fields"]),
         ("seed=None", ["config.seed = None", "whole number"]),
@@ -55,6 +56,13 @@ def test_a_wrong_value_gets_its_sentence(override, words):
     for word in words:
         assert word in str(e.value)
     assert "\n" not in str(e.value)
+
+
+def test_packed_runs_keep_two_checkpoints_at_least():
+    """They are saved one after the other: a kill between two must leave a step that all have."""
+    assert load("sweep.pack=2", "checkpoint.keep=2") and load("checkpoint.keep=1")
+    with pytest.raises(UserError, match=r"config.checkpoint.keep = 1: packed runs .* takes at least 2 of each"):
+        load("sweep.pack=2", "checkpoint.keep=1")
 
 
 def test_expert_choice_groups_must_give_whole_sequences():

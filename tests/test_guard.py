@@ -42,13 +42,19 @@ def test_a_level_that_has_changed_is_accepted_in_the_end():
     assert skipped[30] and not any(skipped[60:])
 
 
+def test_the_shortest_window_lets_what_is_usual_pass():
+    for seed in range(5):
+        skipped, _ = walk(1 + 0.1 * np.random.default_rng(seed).standard_normal(100), factor=3.0, window=8)
+        assert sum(skipped) <= 5
+
+
 def test_a_norm_that_is_not_finite_is_not_hidden():
     skipped, _ = walk([1.0] * 10 + [np.nan] + [1.0] * 10 + [np.inf])
     assert not skipped[10] and not skipped[-1]
 
 
 def test_an_outlier_changes_nothing_but_the_step_and_the_counts():
-    c = config("guard.factor=5.0", "guard.window=4", "train.tokens=1e5", "optim.clip_norm=None")
+    c = config("guard.factor=5.0", "guard.window=8", "train.tokens=1e5", "optim.clip_norm=None")
     t = trainer(c, data=2, expert=2)
     state, schedule = t.init(0), optim.schedule_of(c)
     for _ in range(4):
