@@ -115,7 +115,7 @@ class Checkpoints:
 
     def _as_os_error(self, e: Exception) -> Exception:
         """TensorStore's ValueError for a full disk and the like, as the OSError that it was."""
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             if os.strerror(code) in str(e):
                 return OSError(code, os.strerror(code), str(self._folder))
         return e

@@ -138,6 +138,10 @@ class RunDir:
         files.write_json(self._attempt_path(number), {"began": time.time(), "token": token})
         return number
 
+    def has_attempt(self, number: int) -> bool:
+        """Whether the start is still noted: it is unless somebody has removed the folder."""
+        return self._attempt_path(number).exists()
+
     def check_newest(self, number: int, token: str) -> None:
         """Raises UserError where a later start has taken the run: the newest wins. For object stores and folders that
         several machines share, where `lock` keeps nobody off.

@@ -137,15 +137,24 @@ def _go(
 
 @contextlib.contextmanager
 def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
-    """Closes what the run has open, however it ends, and notes in its folder how that was."""
+    """Closes what the run has open, however it ends, and notes in its folder how that was. Raises WorkFailed where that
+    folder was removed."""
     code, sentence = errors.FAILED, ""
     try:
         yield
     except errors.UserError as e:
         code, sentence = e.code, str(e)
         raise
+    except Exception as e:
+        if run.writes and not run.folder.has_attempt(attempt.number):
+            raise errors.WorkFailed(
+                f"{run.folder.name}: {run.folder.path} was removed while it was trained, and all that was saved with "
+                "it; start again, and it begins anew"
+            ) from e
+        sentence, code = _last_words(e)
+        raise
     except BaseException as e:
-        sentence, code = command.of_outside(e) or (f"{type(e).__name__}: {e}", errors.FAILED)
+        sentence, code = _last_words(e)
         raise
     finally:
         if run.result is not None:
@@ -158,6 +167,10 @@ def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
         if run.writes:
             with contextlib.suppress(OSError):  # a full disk has been said already
                 run.folder.end_attempt(attempt.number, code, sentence, attempt.token)
+
+
+def _last_words(e: BaseException) -> tuple[str, int]:
+    return command.of_outside(e) or (f"{type(e).__name__}: {e}", errors.FAILED)
 
 
 def refuse_another(folder: RunDir, config_hash: str) -> None:

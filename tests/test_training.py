@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +205,26 @@ def test_a_disk_that_fails_gets_a_sentence_and_costs_nothing_saved(undisturbed, 
         said = []
         folder, _ = go(flags, disk, say=said.append)
         assert any("goes on at step 10" in s for s in said) and outcome(folder) == outcome(undisturbed)
+
+
+def test_a_workdir_that_is_removed_ends_the_run_with_a_sentence(flags, tmp_path):
+    def remove(beat):
+        if beat["step"] == 6:
+            shutil.rmtree(tmp_path)
+
+    with pytest.raises(errors.WorkFailed, match="was removed while it was trained"):
+        go(flags, tmp_path, on_step=remove)
+
+
+def test_a_file_that_may_not_grow_so_large_ends_the_run_with_a_sentence(flags, tmp_path):
+    """The arrays of its checkpoint are beyond the limit; that the compiled program is, too, is JAX's warning."""
+    limited = f"ulimit -f 100 && exec {shlex.join([sys.executable, '-m', 'moe_jax.cli', 'train', *flags])}"
+    done = subprocess.run(
+        ["bash", "-c", f"{limited} --workdir={tmp_path}"], cwd=ROOT, env=child_environment(PYTHONWARNINGS="ignore"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == errors.FAILED and done.stderr.count("\n") == 1, done.stderr
+    assert "a file may not grow so large (ulimit -f)" in done.stderr
 
 
 def test_more_tokens_than_the_store_holds_are_refused(flags, tmp_path):
