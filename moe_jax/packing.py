@@ -24,6 +24,7 @@ from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 from moe_jax.manifest import PlannedRun, StoreIdentity
 from moe_jax.stopping import StopRequest
+from moe_jax.tables import count
 from moe_jax.trainer import Trainer, TrainState
 from moe_jax.training import NotFiniteError, Options, Training
 from moe_jax.workdir import Workdir
@@ -55,7 +56,7 @@ def train(
     options_of: Callable[[str], Options],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Trains the runs to their ends, from wherever they are, and gives their results; raises as training.train. Runs
-    that stopped at different steps go on at the newest that all have saved."""
+    that stopped at different steps go on at the newest that all have saved; those that never began do so after them."""
     if jax.process_count() > 1:
         raise UserError("config.sweep.pack: packed runs are trained by one process; use 1 on several hosts")
     with contextlib.ExitStack() as stack:
@@ -67,24 +68,43 @@ def train(
         results = {r.name: training.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
         if None not in results.values():
             return list(results.values())
-        options = options_of(planned[0].name)
+        options, left = options_of(planned[0].name), [run for run in planned if results[run.name] is None]
         mesh = sharding.make_packed_mesh(planned[0].config, options.devices, len(planned))
 
-        def start(run: PlannedRun) -> Training:
+        def start(run: PlannedRun, begun: contextlib.ExitStack) -> Training:
             folder, batches = workdir.run_dir(run.name), windows.training_batches(run.config, store)
             attempt = training.begin_attempt(folder)
             one = Training(
                 run, folder, store, identity, batches, mesh, attempt, options_of(run.name), run.config.steps,
                 packed=len(planned),
             )  # fmt: skip
-            stack.enter_context(training.noted(one, attempt))
+            begun.enter_context(training.noted(one, attempt))
             return one
 
-        # A run that is done keeps its place, so that the program is the same as before.
-        runs = [start(run) if results[run.name] is None else None for run in planned]
         with StopRequest(options.stop_with_parent) as stop:
-            _Packed(planned, runs, store, mesh).go(stop)
-        return [results[run.name] if one is None else one.result for run, one in zip(planned, runs, strict=True)]
+            for group in _groups(left, workdir, options.say):
+                with contextlib.ExitStack() as begun:
+                    # The others keep their places, so that the program is the same as before.
+                    runs = [start(run, begun) if run in group else None for run in planned]
+                    _Packed(planned, runs, store, mesh).go(stop)
+                    results |= {run.name: one.result for run, one in zip(planned, runs, strict=True) if one is not None}
+        return list(results.values())
+
+
+def _groups(left: Sequence[PlannedRun], workdir: Workdir, say: Callable[[str], None]) -> list[Sequence[PlannedRun]]:
+    """Which runs train together, one group after the other: where the grid has grown, those that began before go on
+    first, and lose nothing."""
+    old = [run for run in left if workdir.run_dir(run.name).has_trained()]
+    step = _newest_common([workdir.run_dir(run.name).saved_steps() for run in old])
+    if step == 0 or len(old) == len(left):
+        return [left]
+    say(f"{count(len(old), 'packed run')} first, from step {step}; then the {len(left) - len(old)} that are new")
+    return [old, [run for run in left if run not in old]]
+
+
+def _newest_common(steps: Sequence[Sequence[int]]) -> int:
+    """The newest step that all have saved; 0 where there is none."""
+    return max(set.intersection(*map(set, steps)), default=0) if steps else 0
 
 
 class _Packed:
@@ -115,11 +135,19 @@ class _Packed:
         state, first = self._begin()
         with self._all_spend("train"):
             state = self._steps(state, first, stop)
+        self._wait()
         for i, run in self.open:
             run.finish(self.pack.one(state, i), diverged_step=None)
 
+    def _wait(self) -> None:
+        """Until all have the step that was saved last: only then may one save the next and retire the one before it,
+        or a kill could leave them without a step in common."""
+        with self._all_spend("checkpoint"):
+            for _, run in self.open:
+                run.checkpoints.wait()
+
     def _begin(self) -> tuple[TrainState, int]:
-        at_most = max(set.intersection(*(set(run.checkpoints.steps()) for _, run in self.open)), default=0)
+        at_most = _newest_common([run.checkpoints.steps() for _, run in self.open])
         for _, run in self.open:
             run.trainer = self.trainer
         while True:
@@ -163,9 +191,8 @@ class _Packed:
                 if done < last and (evaluate or save):
                     self._observe(*pending, log=evaluate)
                     pending = None
-                    if save:  # only when all have the step before may one begin to retire the one before that
-                        for _, run in self.open:
-                            run.checkpoints.wait()
+                    if save:
+                        self._wait()
                     for i, run in self.open:
                         one = self.pack.one(state, i)
                         if evaluate:

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from moe_jax import configfile, errors, jobs, optim, packing, planning, sharding, train, training
+from moe_jax.checkpoint import Checkpoints
 from moe_jax.trainer import Trainer
 from moe_jax.workdir import Workdir
 from tests.conftest import ROOT, child_environment
@@ -103,10 +105,10 @@ def _compiled_once():
 
 
 class Sweep:
-    def __init__(self, store, path):
+    def __init__(self, store, path, cells=CELLS):
         file = configfile.load([*FLAGS, f"--config.data.store={store}"])
         self.workdir = Workdir(str(path))
-        file = dataclasses.replace(file, cells=CELLS)
+        file = dataclasses.replace(file, cells=cells)
         self.manifest, _, self.store = planning.enter(file, self.workdir, whole_grid=True)
         (self.job,) = jobs.jobs(self.manifest.runs)
 
@@ -126,6 +128,50 @@ class Sweep:
     @property
     def folders(self):
         return [self.workdir.run_dir(run.name) for run in self.manifest.runs]
+
+
+def kill_at(step):
+    def stop(beat):
+        if beat["step"] == step:
+            raise RuntimeError("killed")
+
+    return stop
+
+
+def test_where_the_grid_has_grown_those_that_began_lose_nothing(byte_store, tmp_path):
+    began = []
+    with pytest.raises(RuntimeError, match="killed"):
+        Sweep(byte_store, tmp_path, CELLS[:2]).pack(kill_at(7))
+    grown = Sweep(byte_store, tmp_path, [*CELLS[:2], {"seed": 2}])
+    with pytest.raises(RuntimeError, match="killed"):
+        grown.pack(kill_at(10))
+    assert [len(folder.attempts()) for folder in grown.folders] == [2, 2, 0]
+    grown.folders[2].end_attempt(grown.folders[2].begin_attempt(), -9, "killed")  # as sweep notes of all its child had
+    found = grown.pack(lambda beat: began.append(beat["step"]))
+    assert began == [*sorted(2 * [*range(9, STEPS + 1)]), *range(1, STEPS + 1)]
+    assert [r["status"] for r in found] == 3 * ["done"]
+    assert [r["name"] for r in found] == [run.name for run in grown.manifest.runs]
+
+
+def test_whenever_a_step_is_retired_all_have_one_in_common(byte_store, tmp_path, monkeypatch):
+    """Also where one is slow to save: a kill between two saves costs what is after the step before."""
+    sweep, finish, retire = Sweep(byte_store, tmp_path, CELLS[:2]), Checkpoints._finish, Checkpoints._retire
+    common = []
+
+    def slow(self, *args):
+        if sweep.folders[1].path in self._folder.parents:
+            time.sleep(1)
+        finish(self, *args)
+
+    def seen(self):
+        retire(self)
+        steps = [set(folder.saved_steps()) for folder in sweep.folders]
+        common.append(set.intersection(*steps) if min(map(len, steps)) else None)
+
+    monkeypatch.setattr(Checkpoints, "_finish", slow)
+    monkeypatch.setattr(Checkpoints, "_retire", seen)
+    sweep.pack()
+    assert common == [None, {4}, {4}, {4, 8}, {8}, {8, 12}]
 
 
 def test_each_is_its_own_run_in_every_file(byte_store, tmp_path):
