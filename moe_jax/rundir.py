@@ -125,9 +125,9 @@ class RunDir:
     def attempts(self) -> list[dict[str, Any]]:
         """Every start so far, oldest first; those that cannot be read count, as {}."""
         read = []
-        for number in self._attempt_numbers():
+        for start in self._attempt_numbers():
             try:
-                read.append(files.read_json(self._attempt_path(number)))
+                read.append(files.read_json(self._attempt_path(start)))
             except files.DamagedFile:
                 read.append({})
         return read
