@@ -368,7 +368,8 @@ def test_a_store_among_its_source_is_not_read_as_text(tmp_path, capsys, monkeypa
             command.run(prepare.main, flags)
     assert list((tmp_path / "s" / store.UNFINISHED_NAME).rglob("*.json"))
     assert run(capsys, *flags)[0] == DONE
-    assert sum(open_store(str(tmp_path / "s")).info.documents.values()) == 300
+    info = open_store(str(tmp_path / "s")).info
+    assert (sum(info.documents.values()), info.skipped) == (300, {})
     code, _, err = run(capsys, *flags[:1], f"--store={tmp_path}")
     assert code == BAD_INPUT and "holds other things" in err
 
