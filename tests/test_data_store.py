@@ -94,7 +94,7 @@ DAMAGES = {
     "store.json another file": lambda s: (s / "store.json").write_text('{"format": 2, "tokens": {}}'),
     "store.json a list": lambda s: (s / "store.json").write_text("[1]"),
     "no counts": lambda s: _change(s, tokens=None),
-    "a count that is no number": lambda s: _change(s, tokens={"train": 5, "heldout": "x"}),
+    "a count that is no number": lambda s: _change(s, tokens={"train": "x", "heldout": 5}),
     "a field too many": lambda s: _change(s, heldout="x"),
     "another vocabulary size": lambda s: _change(s, vocabulary_size=119),
     "no vocabulary size": lambda s: _change(s, vocabulary_size="q"),
