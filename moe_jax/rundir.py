@@ -132,9 +132,14 @@ class RunDir:
                 read.append({})
         return read
 
+    @property
+    def newest_attempt(self) -> int:
+        """The number of the newest start; 0 where there was none."""
+        return max(self._attempt_numbers(), default=0)
+
     def begin_attempt(self, token: str = "") -> int:
         """Notes a start, which owns the run from here on; its number, from 1. `token` tells it from any other."""
-        number = max(self._attempt_numbers(), default=0) + 1
+        number = self.newest_attempt + 1
         files.write_json(self._attempt_path(number), {"began": time.time(), "token": token})
         return number
 

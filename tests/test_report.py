@@ -216,7 +216,7 @@ def test_a_torn_line_ends_a_curve_but_not_the_page(tmp_path):
     folder.metrics.write_text("\n".join([*lines[:6], lines[6][:9]]))
     foreign = work.run_dir(planned[0].name).metrics
     foreign.write_text(
-        '{"step": 0, "loss": "x", "tokens": 1}\n{"step": 1, "loss": 3.0, "tokens": 10}\n{"step": 2}\n[]\n'
+        '{"step": 1, "loss": 3.0, "tokens": 10}\n{"step": 2}\n{"step": 3, "loss": "x", "tokens": 30}\n[]\n'
     )
     curves = report.read(work).curves
     assert len(curves) == 8

@@ -315,7 +315,7 @@ def test_what_is_left_of_a_run_of_another_config_is_refused(byte_store, tmp_path
         path.unlink()
     if "result.json" not in without:
         (folder.path / "run.json").write_text("{")
-    with pytest.raises(errors.UserError, match=r"holds a run of another config .* --rerun="):
+    with pytest.raises(errors.UserError, match=r"holds a run of another config .* or move that folder away"):
         go([*flags, "--config.optim.learning_rate=1e-5"], tmp_path)
 
 

@@ -39,7 +39,7 @@ class _Child:
     process: subprocess.Popen
     log: IO[bytes]
     log_path: Path
-    attempts_before: list[int]  # in each folder
+    attempts_before: list[int]  # the newest in each folder
     started_at: float = dataclasses.field(default_factory=time.monotonic)
 
 
@@ -129,7 +129,7 @@ class LocalLauncher:
     def _start(self, job: Job, folders: list[RunDir]) -> None:
         for folder in folders:
             folder.create()
-        attempts_before = [len(folder.attempts()) for folder in folders]
+        attempts_before = [folder.newest_attempt for folder in folders]
         log_path = folders[0].log
         log_path = Path(log_path) if "://" not in str(log_path) else Path(tempfile.mkdtemp()) / "log.txt"
         log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
@@ -180,7 +180,7 @@ class LocalLauncher:
         if code in (errors.DONE, errors.DIVERGED):
             return
         folder = child.folders[i]
-        attempt = len(folder.attempts())
+        attempt = folder.newest_attempt
         if attempt == child.attempts_before[i]:
             attempt = folder.begin_attempt()  # it ended before it could say that it began
         folder.end_attempt(attempt, code, _last_words(child.log_path) or f"ended with code {code}")
