@@ -24,7 +24,6 @@ from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 from moe_jax.manifest import PlannedRun, StoreIdentity
 from moe_jax.stopping import StopRequest
-from moe_jax.tables import count
 from moe_jax.trainer import Trainer, TrainState
 from moe_jax.training import NotFiniteError, Options, Training
 from moe_jax.workdir import Workdir
@@ -56,7 +55,8 @@ def train(
     options_of: Callable[[str], Options],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Trains the runs to their ends, from wherever they are, and gives their results; raises as training.train. Runs
-    that stopped at different steps go on at the newest that all have saved; those that never began do so after them."""
+    that stopped at different steps go on at the newest that all have saved: where the grid has grown, from the seed, as
+    the program takes as long for all as for some of them."""
     if jax.process_count() > 1:
         raise UserError("config.sweep.pack: packed runs are trained by one process; use 1 on several hosts")
     with contextlib.ExitStack() as stack:
@@ -68,38 +68,24 @@ def train(
         results = {r.name: training.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
         if None not in results.values():
             return list(results.values())
-        options, left = options_of(planned[0].name), [run for run in planned if results[run.name] is None]
+        options = options_of(planned[0].name)
         mesh = sharding.make_packed_mesh(planned[0].config, options.devices, len(planned))
 
-        def start(run: PlannedRun, begun: contextlib.ExitStack) -> Training:
+        def start(run: PlannedRun) -> Training:
             folder, batches = workdir.run_dir(run.name), windows.training_batches(run.config, store)
             attempt = training.begin_attempt(folder)
             one = Training(
                 run, folder, store, identity, batches, mesh, attempt, options_of(run.name), run.config.steps,
                 packed=len(planned),
             )  # fmt: skip
-            begun.enter_context(training.noted(one, attempt))
+            stack.enter_context(training.noted(one, attempt))
             return one
 
+        # A run that is done keeps its place, so that the program is the same as before.
+        runs = [start(run) if results[run.name] is None else None for run in planned]
         with StopRequest(options.stop_with_parent) as stop:
-            for group in _groups(left, workdir, options.say):
-                with contextlib.ExitStack() as begun:
-                    # The others keep their places, so that the program is the same as before.
-                    runs = [start(run, begun) if run in group else None for run in planned]
-                    _Packed(planned, runs, store, mesh).go(stop)
-                    results |= {run.name: one.result for run, one in zip(planned, runs, strict=True) if one is not None}
-        return list(results.values())
-
-
-def _groups(left: Sequence[PlannedRun], workdir: Workdir, say: Callable[[str], None]) -> list[Sequence[PlannedRun]]:
-    """Which runs train together, one group after the other: where the grid has grown, those that began before go on
-    first, and lose nothing."""
-    old = [run for run in left if workdir.run_dir(run.name).has_trained()]
-    step = _newest_common([workdir.run_dir(run.name).saved_steps() for run in old])
-    if step == 0 or len(old) == len(left):
-        return [left]
-    say(f"{count(len(old), 'packed run')} first, from step {step}; then the {len(left) - len(old)} that are new")
-    return [old, [run for run in left if run not in old]]
+            _Packed(planned, runs, store, mesh).go(stop)
+        return [results[run.name] if one is None else one.result for run, one in zip(planned, runs, strict=True)]
 
 
 def _newest_common(steps: Sequence[Sequence[int]]) -> int:
@@ -147,7 +133,13 @@ class _Packed:
                 run.checkpoints.wait()
 
     def _begin(self) -> tuple[TrainState, int]:
-        at_most = _newest_common([run.checkpoints.steps() for _, run in self.open])
+        saved = {run.planned.name: run.checkpoints.steps() for _, run in self.open}
+        at_most = _newest_common([*saved.values()])
+        if ahead := [name for name, steps in saved.items() if max(steps, default=0) > at_most]:
+            self.open[0][1].options.say(
+                f"{', '.join(ahead)}: had saved more, and goes back to step {at_most}, the newest that all runs of the "
+                "pack have"
+            )
         for _, run in self.open:
             run.trainer = self.trainer
         while True:

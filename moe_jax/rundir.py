@@ -143,10 +143,6 @@ class RunDir:
         files.write_json(self._attempt_path(number), {"began": time.time(), "token": token})
         return number
 
-    def has_trained(self) -> bool:
-        """Whether a start came as far as its first step, which an attempt alone does not say."""
-        return (self.path / "run.json").exists() or bool(self.saved_steps())
-
     def has_attempt(self, number: int) -> bool:
         """Whether the start is still noted: it is unless somebody has removed the folder."""
         return self._attempt_path(number).exists()
