@@ -27,9 +27,9 @@ def sigterm_as_interrupt(ends: bool = False) -> Iterator[None]:
         _asked.set()
         raise KeyboardInterrupt
 
-    _asked.clear()
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if ends else before)
+        _asked.clear()  # what came in here is no request to what the process does next
