@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from moe_jax import optim, sharding, training, windows
+from moe_jax import attempts, optim, sharding, windows
 from moe_jax.data.prefetch import Prefetcher
 from moe_jax.data.store import Store
 from moe_jax.errors import UserError
@@ -63,9 +63,9 @@ def train(
         for run in planned:
             folder = workdir.run_dir(run.name)
             folder.create()
-            stack.enter_context(training.only_one(folder))
-            training.refuse_another(folder, run.config_hash)
-        results = {r.name: training.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
+            stack.enter_context(attempts.only_one(folder))
+            attempts.refuse_another(folder, run.config_hash)
+        results = {r.name: attempts.finished(workdir.run_dir(r.name), options_of(r.name).say) for r in planned}
         if None not in results.values():
             return list(results.values())
         options = options_of(planned[0].name)
@@ -73,12 +73,12 @@ def train(
 
         def start(run: PlannedRun) -> Training:
             folder, batches = workdir.run_dir(run.name), windows.training_batches(run.config, store)
-            attempt = training.begin_attempt(folder)
+            attempt = attempts.begin(folder)
             one = Training(
                 run, folder, store, identity, batches, mesh, attempt, options_of(run.name), run.config.steps,
                 packed=len(planned),
             )  # fmt: skip
-            stack.enter_context(training.noted(one, attempt))
+            stack.enter_context(attempts.noted(one, attempt))
             return one
 
         # A run that is done keeps its place, so that the program is the same as before.

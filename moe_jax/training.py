@@ -11,20 +11,17 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from moe_jax import (
+    attempts,
     chips,
-    command,
     errors,
     evaluation,
-    files,
     grid,
     optim,
     processes,
@@ -35,6 +32,7 @@ from moe_jax import (
     windows,
 )
 from moe_jax import config as config_lib
+from moe_jax.attempts import Attempt
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
 from moe_jax.data.prefetch import Prefetcher
@@ -60,14 +58,6 @@ class Options:
     devices: Sequence[Any] | None = None  # None: all
 
 
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """One start of a run: its number, from 1, and what tells it from any other."""
-
-    number: int
-    token: str
-
-
 def train(
     planned: PlannedRun, folder: RunDir, store: Store, identity: StoreIdentity, options: Options,
     trunk: RunDir | None = None,
@@ -82,8 +72,8 @@ def train(
         return Training(planned, folder, store, identity, batches, mesh, attempt, options, planned.config.steps, trunk)
 
     def result() -> dict[str, Any] | None:
-        refuse_another(folder, planned.config_hash)
-        return finished(folder, options.say)
+        attempts.refuse_another(folder, planned.config_hash)
+        return attempts.finished(folder, options.say)
 
     return _go(planned, folder, store, options, result, run)
 
@@ -97,7 +87,7 @@ def train_trunk(
     planned = dataclasses.replace(planned, config_hash=_trunk_hash(planned, identity))
 
     def reached() -> dict[str, Any] | None:
-        refuse_another(folder, planned.config_hash)
+        attempts.refuse_another(folder, planned.config_hash)
         saved = max(folder.saved_steps(), default=0)
         if processes.first_says(saved < trunk.end(workdir)):
             return None
@@ -126,94 +116,17 @@ def _go(
     writes = processes.is_first()
     if writes:
         folder.create()
-    with only_one(folder):
+    with attempts.only_one(folder):
         if (result := result_of()) is not None:  # another process may have come first
             return result
-        attempt = begin_attempt(folder)
+        attempt = attempts.begin(folder)
         run = make(batches, mesh, attempt)
-        with noted(run, attempt):
+        with attempts.noted(run, attempt):
             return run.go()
-
-
-@contextlib.contextmanager
-def noted(run: "Training", attempt: Attempt) -> Iterator[None]:
-    """Closes what the run has open, however it ends, and notes in its folder how that was. Raises WorkFailed where that
-    folder was removed."""
-    code, sentence = errors.FAILED, ""
-    try:
-        yield
-    except errors.UserError as e:
-        code, sentence = e.code, str(e)
-        raise
-    except Exception as e:
-        if run.writes and not run.folder.has_attempt(attempt.number):
-            raise errors.WorkFailed(
-                f"{run.folder.name}: {run.folder.path} was removed while it was trained, and all that was saved with "
-                "it; start again, and it begins anew"
-            ) from e
-        sentence, code = _last_words(e)
-        raise
-    except BaseException as e:
-        sentence, code = _last_words(e)
-        raise
-    finally:
-        if run.result is not None:
-            done = run.result["status"] == "done"
-            code = errors.DONE if done else errors.DIVERGED
-            sentence = "" if done else f"the loss is not finite at step {run.result['steps']}"
-        run.recorder.close()
-        with contextlib.suppress(Exception):  # a save that was under way is finished; what ends the run is said
-            run.checkpoints.close()
-        if run.writes:
-            with contextlib.suppress(OSError):  # a full disk has been said already
-                run.folder.end_attempt(attempt.number, code, sentence, attempt.token)
-
-
-def _last_words(e: BaseException) -> tuple[str, int]:
-    return command.of_outside(e) or (f"{type(e).__name__}: {e}", errors.FAILED)
-
-
-def refuse_another(folder: RunDir, config_hash: str) -> None:
-    """UserError where the folder holds a run of another config, as where its sweep.json was deleted."""
-    if others := folder.config_hashes() - {config_hash}:
-        raise errors.UserError(
-            f"{folder.name}: {folder.path} holds a run of another config (config_hash {min(others)}, not "
-            f"{config_hash}); choose another workdir, or move that folder away"
-        )
 
 
 def _trunk_hash(planned: PlannedRun, identity: StoreIdentity) -> str:
     return grid.trunk_hash(planned.config, identity.sha256, planned.counts["vocabulary_size"])
-
-
-def begin_attempt(folder: RunDir) -> Attempt:
-    token = uuid.uuid4().hex
-    return Attempt(folder.begin_attempt(token) if processes.is_first() else 0, token)
-
-
-def finished(folder: RunDir, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The run's result, if it has a readable one; a damaged one is set aside and made again from the last
-    checkpoint. Of several processes the first looks, and all do as it does."""
-    result = None
-    if processes.is_first():
-        try:
-            result = folder.result()
-        except files.DamagedFile as e:
-            say(f"{e}; it is set aside as {folder.set_damaged_result_aside().name} and made again")
-    if not processes.first_says(result is not None):
-        return None
-    return folder.result() if result is None else result
-
-
-@contextlib.contextmanager
-def only_one(folder: RunDir, wait_seconds: float = 60.0) -> Iterator[None]:
-    """No two processes train one run on one machine: a lock that the system frees however its holder ends."""
-    lock = folder.lock(wait_seconds) if processes.is_first() else None
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 class Training:
@@ -299,7 +212,7 @@ class Training:
         """(state, step) of the trunk's newest checkpoint that is on this run's path."""
         if self.trunk is None:
             return None
-        refuse_another(self.trunk, _trunk_hash(self.planned, self.identity))
+        attempts.refuse_another(self.trunk, _trunk_hash(self.planned, self.identity))
         checkpoints = Checkpoints(self.trunk.checkpoints, self.config.checkpoint.keep, self.options.say)
         try:
             return checkpoints.restore(self.trainer.abstract_state, at_most=self.config.decay_start)
