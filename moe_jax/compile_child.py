@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moe_jax import aot, command, errors
-from moe_jax import config as config_lib
+from moe_jax import aot, command, config_fields, errors
 
 
 def main(argv: Sequence[str]) -> int:
     asked = json.load(sys.stdin)
-    config = config_lib.from_dict(asked["config"])
+    config = config_fields.from_dict(asked["config"])
     topology = aot.Topology(asked["topology"], asked["slices"])
     compiled = aot.compile_step(config, asked["vocabulary_size"], topology, config.mesh)
     Path(argv[0]).write_text(json.dumps(compiled.to_dict()))

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from etils import epath
 
-from moe_jax import aot, errors, files
-from moe_jax import config as config_lib
+from moe_jax import aot, config_fields, errors, files
 from moe_jax.aot import Compiled
 from moe_jax.errors import UserError
 from moe_jax.placements import Placement
@@ -54,7 +53,7 @@ class Request:
         config = self.placement.applied(self.shape.config)
         return json.dumps(
             {
-                "config": config_lib.to_dict(config),
+                "config": config_fields.to_dict(config),
                 "vocabulary_size": self.shape.vocabulary_size,
                 "topology": self.topology,
                 "slices": self.slices,

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from moe_jax import config as config_lib
-from moe_jax import grid
+from moe_jax import config_fields, grid
 from moe_jax.errors import UserError
 
 HELP = """config flags:
@@ -34,7 +34,7 @@ class ConfigFile:
 
     @property
     def config(self) -> config_lib.Config:
-        return config_lib.from_dict(self.base.to_dict())
+        return config_fields.from_dict(self.base.to_dict())
 
     def check_overrides(self) -> None:
         """Raises UserError where the command line gives a value that every cell of the grid replaces."""
@@ -144,12 +144,12 @@ def _override(base: config_dict.ConfigDict, overrides: Sequence[str]) -> config_
     """The command line's values: Python literals, else texts. config.py checks their types, in its own sentences.
 
     Not ml_collections.config_flags: it cannot say None or 16e9, and sys.argv is not the only place flags come from."""
-    known = set(config_lib.field_names())
+    known = set(config_fields.field_names())
     base.unlock()
     for override in overrides:
         name, equals, text = override.removeprefix("--config.").partition("=")
         if name not in known:
-            raise config_lib.unknown_field(name)
+            raise config_fields.unknown_field(name)
         if not equals:
             raise UserError(f"{override}: write it as {override}=VALUE")
         *groups, field = name.split(".")

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_jax import config as config_lib
-from moe_jax import counts
+from moe_jax import config_fields, counts
 from moe_jax.config import Config
 from moe_jax.counts import Counts
 from moe_jax.errors import UserError
@@ -145,7 +144,7 @@ def _shown(cell: Cell) -> str:
 
 def config_of(base: Mapping[str, Any], cell: Cell) -> Config:
     """The whole config of a cell. Raises UserError."""
-    return config_lib.from_dict(_overlay(base, cell))
+    return config_fields.from_dict(_overlay(base, cell))
 
 
 def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
@@ -177,12 +176,12 @@ def expand(base: Mapping[str, Any], cells: Sequence[Cell] | None) -> list[Run]:
 
 def _overlay(base: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     values = json.loads(json.dumps(base))  # a deep copy of plain values
-    known = set(config_lib.field_names())
+    known = set(config_fields.field_names())
     for field, value in sorted(cell.items(), key=lambda pair: pair[0].count(".")):  # a group before its fields
         if field in _NO_FIELDS:
             continue
         if field not in known:
-            raise config_lib.unknown_field(field)
+            raise config_fields.unknown_field(field)
         *path, last = field.split(".")
         group = values
         for part in path:
@@ -212,7 +211,7 @@ def trunk_hash(config: Config, store_sha256: str, vocabulary_size: int) -> str:
 
 
 def _defining(config: Config, store_sha256: str, vocabulary_size: int) -> dict[str, Any]:
-    values = config_lib.to_dict(config)
+    values = config_fields.to_dict(config)
     for group in _NOT_HASHED:
         del values[group]
     for field in ("microbatches", "log_every_steps", "log_layers"):

@@ -16,8 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from moe_jax import config as config_lib
-from moe_jax import errors
+from moe_jax import config_fields, errors
 from moe_jax.errors import UserError
 from moe_jax.manifest import PlannedRun
 from moe_jax.naming import group_name, trunk_name
@@ -104,7 +103,7 @@ def _common(run: PlannedRun) -> str:
 
 def _hashed(run: PlannedRun, *without: tuple[str, ...]) -> str:
     """16 hex digits over the run's config but for some fields."""
-    values = config_lib.to_dict(run.config)
+    values = config_fields.to_dict(run.config)
     for *groups, field in without:
         group = values
         for name in groups:

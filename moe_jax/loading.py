@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from moe_jax import config as config_lib
-from moe_jax import sharding
+from moe_jax import config_fields, sharding
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.config import Config
 from moe_jax.errors import UserError
@@ -87,7 +87,7 @@ def run_of(run_folder: str) -> TrainedRun:
         if not all(isinstance(t, str) for t in texts) or not all(type(i) is int and i >= 0 for i in ids):
             raise TypeError(f"{texts + ids}")
         return TrainedRun(
-            run["name"], config_lib.from_dict(run["config"]), V, store["path"], store["sha256"],
+            run["name"], config_fields.from_dict(run["config"]), V, store["path"], store["sha256"],
             dict(store["vocabulary"]), store["end_of_document"],
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, UserError) as e:

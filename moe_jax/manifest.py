@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moe_jax import config as config_lib
-from moe_jax import counts
+from moe_jax import config_fields, counts
 from moe_jax.errors import UserError
 from moe_jax.grid import Run, config_hash
 from moe_jax.naming import check_name
@@ -95,7 +95,7 @@ def _first_difference(a: config_lib.Config, b: config_lib.Config) -> str:
             out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         return out
 
-    old, new = flat(config_lib.to_dict(a)), flat(config_lib.to_dict(b))
+    old, new = flat(config_fields.to_dict(a)), flat(config_fields.to_dict(b))
     for field in old | new:
         if old.get(field) != new.get(field):
             return f" (config.{field} = {old.get(field)!r} there, {new.get(field)!r} here)"
@@ -138,7 +138,7 @@ def from_json(values: dict[str, Any]) -> Manifest:
 
 def _run(name: str, entry: dict[str, Any], store: StoreIdentity) -> PlannedRun:
     """Counts and hash follow from the config and the store: where they do not, something else has changed the file."""
-    config = config_lib.from_dict(_take(entry, "config", dict))
+    config = config_fields.from_dict(_take(entry, "config", dict))
     (planned,) = plan_runs([Run(name, _take(entry, "overrides", dict), config)], store)
     for field in ("counts", "config_hash"):
         if entry.get(field) != getattr(planned, field):

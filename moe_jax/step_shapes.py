@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from moe_jax import config as config_lib
+from moe_jax import config_fields
 from moe_jax.config import Config
 
 _NOT_COMPILED = {
@@ -30,7 +30,7 @@ class StepShape:
     @property
     def key(self) -> str:
         """Equal for runs of one shape; a mesh is none of it, `train.microbatches` is."""
-        values = config_lib.to_dict(self.config)
+        values = config_fields.to_dict(self.config)
         for group, fields in _NOT_COMPILED.items():
             owner: dict[str, Any] = values[group] if group else values
             for field in fields:

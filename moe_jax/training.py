@@ -20,6 +20,7 @@ import jax
 from moe_jax import (
     attempts,
     chips,
+    config_fields,
     errors,
     evaluation,
     grid,
@@ -31,7 +32,6 @@ from moe_jax import (
     sinks,
     windows,
 )
-from moe_jax import config as config_lib
 from moe_jax.attempts import Attempt
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.data.batches import Batches
@@ -205,7 +205,9 @@ class Training:
         if self.config.tensorboard and self.writes:
             self.recorder.add(sinks.TensorBoard(self.folder, step))
         if self.config.wandb is not None and self.writes:
-            self.recorder.add(sinks.WeightsAndBiases(self.folder, self.config.wandb, config_lib.to_dict(self.config)))
+            self.recorder.add(
+                sinks.WeightsAndBiases(self.folder, self.config.wandb, config_fields.to_dict(self.config))
+            )
         return state, step
 
     def _from_trunk(self) -> tuple[TrainState, int] | None:
@@ -365,7 +367,7 @@ class Training:
                 "name": self.planned.name,
                 "began": time.time(),
                 "attempt": self.attempt,
-                "config": config_lib.to_dict(self.config),
+                "config": config_fields.to_dict(self.config),
                 "config_hash": self.planned.config_hash,
                 "counts": self.planned.counts,
                 "store": dataclasses.asdict(self.identity)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_jax import config as config_lib
-from moe_jax import configfile, counts, grid
+from moe_jax import config_fields, configfile, counts, grid
 from moe_jax.errors import UserError
 
 
@@ -104,14 +103,14 @@ def test_an_override_of_a_dense_model_is_refused():
 )
 def test_a_config_survives_json(overrides):
     config = load(*overrides)
-    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+    assert config_fields.from_dict(json.loads(json.dumps(config_fields.to_dict(config)))) == config
 
 
 def test_a_missing_field_is_refused():
-    values = config_lib.to_dict(load())
+    values = config_fields.to_dict(load())
     del values["optim"]["eps"]
     with pytest.raises(UserError, match=r"config.optim.eps: is missing"):
-        config_lib.from_dict(values)
+        config_fields.from_dict(values)
 
 
 GRID = "from configs import common\nget_config = common.get_config\ndef get_grid(arg=None):\n    return {}\n"

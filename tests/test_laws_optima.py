@@ -120,13 +120,12 @@ def test_a_costlier_router_asks_for_fewer_experts():
 def test_counts_are_those_of_counts_py():
     """Shape's formulas against the one owner of counts, at a width where both exist."""
     from configs import common
-    from moe_jax import config as config_lib
-    from moe_jax import counts
+    from moe_jax import config_fields, counts
 
     raw = common.get_config()
     raw.model.d_model, raw.model.n_blocks, raw.model.n_heads = 256, 4, 4
     raw.moe.expansion_rate, raw.moe.granularity = 64, 8
-    config = config_lib.from_dict(raw.to_dict())
+    config = config_fields.from_dict(raw.to_dict())
     V = 5000
     expected, flops = counts.count_parameters(config, V), counts.count_flops(config, V, tokens=1_000_000)
     shape = laws.Shape(64, config.model.ff_matrices, config.model.d_ff / 256, V, config.data.sequence_length)
