@@ -96,12 +96,8 @@ def choose(workdir: Workdir, manifest: Manifest, records: Mapping[str, Record], 
         job, record = seen.job, next((holders[name] for name in seen.open_runs if name in holders), None)
         why_not = _why_not(seen, record, again.failed, lost, here)
         if job.name in (*again.names, *reruns) or why_not is None:
-            last = records.get(job.name)
-            if why_not == _UNSURE and last is record:
-                last = dataclasses.replace(last, state=QUEUED)  # not taken over: there it may be under way
-            tickets.append(
-                dataclasses.replace(ticket(manifest.sweep, job, last), reruns=tuple(reruns & set(seen.open_runs)))
-            )
+            one = ticket(manifest.sweep, job, records.get(job.name), here.address)
+            tickets.append(dataclasses.replace(one, reruns=tuple(reruns & set(seen.open_runs))))
             to_train.append(jobs_lib.left_of(job, seen.open_runs))
         elif why_not == _UNSURE:
             said.append(

@@ -68,9 +68,10 @@ class Ticket:
     reruns: tuple[str, ...] = ()  # runs of it that are set aside before
 
 
-def ticket(sweep: str, job: Job, last: Record | None) -> Ticket:
-    """The next one of a job whose newest record is `last`. Raises UserError where it had too many."""
-    if last is not None and last.is_abandoned:
+def ticket(sweep: str, job: Job, last: Record | None, launcher: str | None) -> Ticket:
+    """The next one of a job whose newest record is `last`, for a launcher (as records have it), which alone can tell
+    whether it has got what its own dead submitter claimed. Raises UserError where the job had too many."""
+    if last is not None and last.is_abandoned and last.launcher == launcher:
         return Ticket(job, last.id, last.retry, last)
     retry = 0 if last is None else last.retry + 1
     if retry > _MAX_RETRIES:

@@ -14,9 +14,9 @@ def test_names_stay_within_forty_characters_up_to_the_last_retry(tmp_path):
     work, _ = synthetic.make(tmp_path / "w", [{"name": longest}])
     (job,) = [s.job for s in choosing.job_states(work, work.existing_manifest())]
     record = submission.Record(longest, "", 98, "xpk", "", (longest,), "queued", 0.0, "", 0, "")
-    assert len(submission.ticket("s123456", job, record).id) == 40
+    assert len(submission.ticket("s123456", job, record, "xpk").id) == 40
     with pytest.raises(UserError, match="was submitted 100 times"):
-        submission.ticket("s123456", job, submission.Record(**vars(record) | {"retry": 99}))
+        submission.ticket("s123456", job, submission.Record(**vars(record) | {"retry": 99}), "xpk")
 
 
 def test_on_gcs_a_claim_asks_for_an_object_that_is_new(monkeypatch):
