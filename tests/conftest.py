@@ -66,3 +66,25 @@ def byte_store(tmp_path_factory, verb) -> str:
     done = verb("prepare", f"--store={path}")
     assert done.returncode == 0, done.stderr
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def words_store(tmp_path_factory) -> Path:
+    """A small store, made at once."""
+    from tests.data_stores import make_store
+
+    path = tmp_path_factory.mktemp("stores") / "words"
+    make_store(path)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, words_store):
+    """A Place in the test's folder."""
+    from moe_jax.launchers import xpk
+    from tests.submitting import Place
+
+    monkeypatch.setattr(xpk, "client_path", lambda: "xpk")
+    made = Place(tmp_path, words_store)
+    monkeypatch.setenv("PATH", f"{made.xpk.bin}:{made.gcloud.path}")
+    return made

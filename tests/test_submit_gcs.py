@@ -17,7 +17,7 @@ from moe_jax.errors import DONE, FAILED
 from tests.conftest import ROOT, child_environment
 from tests.fake_clients import FakeClient
 from tests.gcs import emulator
-from tests.test_submit import names
+from tests.submitting import names
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from moe_jax.errors import DONE
 from tests.conftest import ROOT
 from tests.data_stores import make_store
 from tests.fake_clients import FakeClient
-from tests.test_submit import HOSTILE, as_kubernetes_does
+from tests.submitting import HOSTILE, as_kubernetes_does
 
 XPK = ROOT / ".venv-xpk" / "bin" / "xpk"
 pytestmark = [
