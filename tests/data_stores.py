@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 
 import numpy as np
 
@@ -52,3 +53,15 @@ def make_store(path, source=None, vocabulary="byte", workers=1):
 def contents(folder):
     """Relative path -> bytes of every file below the folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+SOURCE = Texts(tuple(words(s, 10) for s in range(6)))
+COMMAND = [sys.executable, "-m", "moe_jax.prepare"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9 at a chosen moment: nothing catches it."""
+
+
+def killed(*_):
+    raise Killed
