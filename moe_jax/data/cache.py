@@ -38,17 +38,17 @@ def local_copy(store: Store, folder: str, say: Callable[[str], None] = print) ->
     with _alone(target.with_suffix(".lock"), lambda: say(f"{target}: another process copies {store.path}; waiting")):
         try:
             copy = open_store(str(target))
-        except MissingStore:
-            copy = _finished(store, target, say)
-        except UserError:
-            say(f"{target}: this copy of {store.path} is damaged; it is made anew")
-            shutil.rmtree(target)
-            copy = _copied(store, target)
+        except UserError as e:
+            if not isinstance(e, MissingStore):
+                say(f"{target}: this copy of {store.path} is damaged; it is made anew")
+                shutil.rmtree(target)
+            copy = _completed(store, target, say)
     copy.copy_of = store.path
     return copy
 
 
-def _finished(store: Store, target: Path, say: Callable[[str], None]) -> Store:
+def _completed(store: Store, target: Path, say: Callable[[str], None]) -> Store:
+    """The copy, from what an earlier start has copied of it, or anew where that is damaged."""
     if target.exists():
         try:
             return _copied(store, target)
