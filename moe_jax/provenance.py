@@ -1,5 +1,6 @@
-"""What a run was made with and on: versions, commit, devices."""
+"""The versions, commit and devices that a run is made with."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,24 +13,32 @@ _PACKAGES = ("moe_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "t
 
 
 def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that can change a result; "not installed" for a missing one."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
             found[package] = "not installed"
     return found
 
 
+def source_tree() -> Path | None:
+    """The root of the clone or copy of the repository that this code is run from; None where a wheel installed it."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "setup.py").is_file() and (root / "configs").is_dir() else None
+
+
 def git_commit() -> str | None:
-    """The checkout's commit, with `+` where files differ from it; outside a checkout what MOE_JAX_COMMIT says, which
-    images and hosts set; None without either."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("MOE_JAX_COMMIT") or None
+    """The checkout's commit, with `+` if tracked files differ from it.
+
+    Outside a checkout, the environment variable MOE_JAX_COMMIT, which images and hosts set; None without it."""
+    root = source_tree()  # a wheel may lie in an environment inside another repository, whose commit is not ours
+    if root is not None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+            return _git(root, "rev-parse", "HEAD") + ("+" if changed else "")
+    return os.environ.get("MOE_JAX_COMMIT") or None
 
 
 def _git(root: Path, *args: str) -> str:
@@ -39,7 +48,8 @@ def _git(root: Path, *args: str) -> str:
 
 
 def devices() -> dict[str, Any]:
-    import jax  # not above: the launchers ask for the commit without it
+    """The kind and platform of JAX's first device, the number of devices over all hosts, and this host's name."""
+    import jax  # here, because launchers ask for the commit without JAX
 
     device = jax.devices()[0]
     return {

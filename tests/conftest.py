@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices, shapes and dtypes that may not mix silently, and the verbs as a user runs them."""
+"""Eight virtual CPU devices, ranks and dtypes that may not mix silently, and the verbs as a user runs them."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # tests compile much and compute little
 # Tests, and the processes that they start, compile a shape once.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_xla")
@@ -29,6 +30,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_finish():
+    """JAX has read how strict it is to be: what the product starts from here on, as compilers for TPUs, is as a user's.
+    (JAX's own attention promotes while it is lowered for a TPU.)"""
+    if "jax" in sys.modules:
+        os.environ.pop("JAX_NUMPY_DTYPE_PROMOTION", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compilation_cache():
     yield
@@ -39,7 +47,7 @@ def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
     """The environment of a process that a test starts: as a user's, on the CPU, without what conftest sets for
     itself."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
-    ours = ("JAX_NUMPY_RANK_PROMOTION", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    ours = ("JAX_NUMPY_RANK_PROMOTION", "JAX_NUMPY_DTYPE_PROMOTION", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     return {k: v for k, v in os.environ.items() if k not in ours} | {"XLA_FLAGS": flags} | extra
 
 
@@ -50,7 +58,7 @@ def verb() -> Callable[..., subprocess.CompletedProcess]:
     def run(
         *args: str, cwd: Path = ROOT, devices: int = 1, timeout: float = 300, **extra: str
     ) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "moe_jax.cli", *map(str, args)]
+        command = [sys.executable, "-m", "moe_jax", *map(str, args)]
         environment = child_environment(devices, **extra)
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
@@ -79,12 +87,12 @@ def words_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, words_store):
-    """A Place in the test's folder."""
-    from moe_jax.launchers import xpk
-    from tests.submitting import Place
+def submit(tmp_path, monkeypatch, words_store):
+    """The verb `submit` on a sweep in the test's folder: see SubmitVerb."""
+    from moe_jax.sweep.launchers import xpk
+    from tests.submit_verb import SubmitVerb
 
     monkeypatch.setattr(xpk, "client_path", lambda: "xpk")
-    made = Place(tmp_path, words_store)
+    made = SubmitVerb(tmp_path, words_store)
     monkeypatch.setenv("PATH", f"{made.xpk.bin}:{made.gcloud.path}")
     return made

@@ -1,4 +1,4 @@
-"""Small sources and stores for the tests of the data side."""
+"""Small sources and stores for tests."""
 
 import dataclasses
 import hashlib
@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-from moe_jax.data import build, corpus
-from moe_jax.data.sources import Document
+from moe_jax.data.prepare import build, corpus
+from moe_jax.data.prepare.sources import Document
 from moe_jax.data.store import open_store
 
 
@@ -19,6 +19,7 @@ class Texts:
     name: str = "texts"
     held_out_by_chance: bool = False
     vocabulary = None
+    skipped_files = {}  # noqa: RUF012
 
     @property
     def n_shards(self):
@@ -44,7 +45,7 @@ def words(seed, n_documents, n_words=40):
 
 
 def make_store(path, source=None, vocabulary="byte", workers=1):
-    """As configs/common.py says that a store is made, whatever the source."""
+    """A store with the settings of configs/common.py, whatever the source."""
     source = source or Texts(tuple(words(s, 10) for s in range(3)))
     build.build(str(path), source, build.Settings(corpus.NAME, vocabulary, 0), workers)
     return open_store(str(path))
@@ -55,12 +56,25 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def byte_level(end="<|endoftext|>"):
+    """A tokenizer of GPT-2's kind, trained on a few texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[end], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([text for _, text in words(0, 20)], trainer)
+    return tokenizer
+
+
 SOURCE = Texts(tuple(words(s, 10) for s in range(6)))
-COMMAND = [sys.executable, "-m", "moe_jax.prepare"]
+COMMAND = [sys.executable, "-m", "moe_jax", "prepare"]
 
 
 class Killed(BaseException):
-    """Stands for kill -9 at a chosen moment: nothing catches it."""
+    """Stands for kill -9 at a chosen moment; no handler catches it."""
 
 
 def killed(*_):

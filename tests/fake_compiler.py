@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from moe_jax.aot import Compiled, Topology
-from moe_jax.compiles import Request
+from moe_jax.plan.aot import Compiled, Topology
+from moe_jax.plan.compiles import Request
 
 GIB = 2**30
 

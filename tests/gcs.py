@@ -1,7 +1,7 @@
-"""An object store on this machine: an emulator of Google Cloud Storage, as gcsfs and TensorStore see it.
+"""An emulator of Google Cloud Storage on this machine, for gcsfs and TensorStore.
 
-What it cannot show: two writers at once (it ignores ifGenerationMatch, so no create or replace is exclusive),
-permissions, throttling, latency.
+It cannot show two writers at once (it ignores ifGenerationMatch, so no create or replace is exclusive), permissions,
+throttling or latency.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# The emulator's downloads lack a header that the real service sends and TensorStore reads, and ranges from the end.
+# Adds to the emulator's downloads a header that TensorStore reads, and ranges counted from the end.
 SERVER = """
 import re, sys
 from http import HTTPStatus
@@ -41,7 +41,7 @@ server.create_server("localhost", int(sys.argv[1]), in_memory=True, default_buck
 
 @contextlib.contextmanager
 def emulator() -> Iterator[dict[str, str]]:
-    """The environment variables of a process that takes the emulator for Google's service; its bucket is `bucket`."""
+    """Starts the emulator; yields the environment variables of a process that uses it. Its bucket is `bucket`."""
     for package in ("gcp_storage_emulator", "gcsfs"):
         pytest.importorskip(package)
     with socket.socket() as s:

@@ -3,32 +3,32 @@
 import jax
 import numpy as np
 
-from moe_jax import config as config_lib
-from moe_jax import configfile, sharding
-from moe_jax.config import Config
-from moe_jax.trainer import Trainer
+from moe_jax.config import config_file, schema
+from moe_jax.config.schema import Config
+from moe_jax.model import sharding
+from moe_jax.training.step import Trainer
 
 VOCABULARY = 37
 END_OF_DOCUMENT = 0
 SMALL = (
     "model.d_model=16", "model.n_heads=2", "data.sequence_length=16", "train.batch_sequences=16", "eval.sequences=16",
-    "train.loss_window=4", "moe.granularity=2",
+    "train.loss_average_steps=4", "moe.granularity=2",
 )  # fmt: skip
 EXPERT_CHOICE = (
-    "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_weight=0", "moe.group_sequences=8",
+    "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_loss_weight=0", "moe.group_sequences=8",
     "moe.output_norm=True",
 )  # fmt: skip
 
 
 def config(*overrides: str) -> Config:
-    return configfile.load(["--config=configs/common.py", *(f"--config.{o}" for o in SMALL + overrides)]).config
+    return config_file.load(["--config=configs/common.py", *(f"--config.{o}" for o in SMALL + overrides)]).config
 
 
-def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1, vocabulary_size: int = VOCABULARY) -> Trainer:
-    mesh_config = config_lib.MeshConfig(replica=replica, data=data, expert=expert)
+def trainer(c: Config, data: int = 1, expert: int = 1, replica: int = 1, vocab_size: int = VOCABULARY) -> Trainer:
+    mesh_config = schema.MeshConfig(replica=replica, data=data, expert=expert)
     mesh = sharding.make_mesh(mesh_config, jax.devices()[: data * expert * replica])
     sharding.check_fit(c, mesh)
-    return Trainer(c, vocabulary_size, sharding.Layout(mesh), END_OF_DOCUMENT)
+    return Trainer(c, vocab_size, sharding.Layout(mesh), END_OF_DOCUMENT)
 
 
 def windows(c: Config, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def windows(c: Config, seed: int = 0) -> np.ndarray:
 
 
 def put(t: Trainer, windows_BxS1: np.ndarray) -> jax.Array:
-    """As Trainer.put, from an array."""
+    """An array of windows on the devices, as Trainer.put places a batch."""
     parts = windows_BxS1.reshape(t.config.train.microbatches, -1, windows_BxS1.shape[-1])
     return jax.device_put(parts, t.batch_sharding)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Copies what jobs printed. Of queued resources, whose hosts put it into the workdir:
+# Copies the logs of jobs. For queued resources, whose hosts put them into the workdir:
 #   tpu_scripts/fetch_logs.sh gs://bucket/sweep FOLDER
-# Of one xpk job, by its id (moe-jax status --json has it), from Cloud Logging:
+# For one xpk job, by its id (moe-jax status --json has it), from Cloud Logging:
 #   tpu_scripts/fetch_logs.sh --xpk PROJECT CLUSTER JOB FOLDER
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lists what is asked for or held: name, state, type, when it was created.
+# Lists the queued resources, requested or held: name, state, type, when it was created.
 #   tpu_scripts/list_capacity.sh PROJECT ZONE
 set -euo pipefail
 if [ $# -ne 2 ]; then

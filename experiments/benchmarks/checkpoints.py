@@ -1,9 +1,9 @@
-"""What it costs to be stoppable:  python experiments/benchmarks/checkpoints.py  (two minutes)
+"""The cost of checkpoints and restarts:  python -m experiments.benchmarks.checkpoints  (two minutes)
 
-Saving: the same steps are trained with and without a checkpoint at their beginning, in turn; what the one takes longer
-is the save's whole cost, the digests that are made in the background too. Restarting: from the start of the process to
-the end of its first step, with a warm compilation cache. Data: the share of a training's time that the loop waits for
-batches.
+Saving: the same steps are trained with and without a checkpoint before them, in turn; the difference in time is the
+whole cost of the save, including the digests that are computed in the background. Restarting: the time from the start
+of the process to the end of its first step, with a warm compilation cache. Data: the share of a training's time that
+the loop waits for batches.
 """
 
 import contextlib
@@ -21,29 +21,41 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax import configfile, optim, planning, sharding, training, windows
-from moe_jax.checkpoint import Checkpoints
-from moe_jax.train import use_compilation_cache
-from moe_jax.trainer import Trainer
-from moe_jax.workdir import Workdir
+from moe_jax.config import config_file
+from moe_jax.data import windows
+from moe_jax.model import sharding
+from moe_jax.sweep import from_config
+from moe_jax.sweep.planned_grid import plan_grid
+from moe_jax.sweep.workdir import Workdir
+from moe_jax.training import loop, optimizer
+from moe_jax.training.checkpoint import Checkpoints
+from moe_jax.training.compile_cache import use_compilation_cache
+from moe_jax.training.goal import run_goal
+from moe_jax.training.options import Options
+from moe_jax.training.step import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = (64, 128, 256)
 REPEATS = 5
 DEFAULT_SECONDS = 600.0  # checkpoint.every_minutes of configs/common.py
-# Prints the seconds from its first argument, a time, to the end of the first step.
+# Prints the first step, and the seconds from the time in its first argument to that step's end.
 FIRST_STEP = """
 import os, sys, time
-from moe_jax import configfile, planning, train, training
-from moe_jax.workdir import Workdir
+from moe_jax.config import config_file
+from moe_jax.sweep import from_config
+from moe_jax.sweep.workdir import Workdir
+from moe_jax.training import loop
+from moe_jax.training.compile_cache import use_compilation_cache
+from moe_jax.training.goal import run_goal
+from moe_jax.training.options import Options
 began, workdir, *flags = sys.argv[1:]
-train.use_compilation_cache()
-manifest, runs, store = planning.enter(configfile.load(flags), Workdir(workdir), whole_grid=False)
-def first(beat):
-    print(beat["step"], time.time() - float(began), flush=True)
+use_compilation_cache()
+manifest, runs, store = from_config.enter(config_file.load(flags), Workdir(workdir), whole_grid=False)
+def first(name, heartbeat):
+    print(heartbeat.step, time.time() - float(began), flush=True)
     os._exit(0)
-folder = Workdir(workdir).run_dir(runs[0].name)
-training.train(manifest.runs[0], folder, store, manifest.store, training.Options(lambda sentence: None, first))
+goal = run_goal(manifest.run(runs[0].name), Workdir(workdir), manifest.store)
+loop.train([goal], store, manifest.store, Options(lambda sentence: None, first))
 """
 
 
@@ -52,7 +64,7 @@ def main() -> None:
     use_compilation_cache()
     with contextlib.chdir(ROOT), tempfile.TemporaryDirectory() as scratch:
         store = f"{scratch}/store"
-        prepare = [sys.executable, "-m", "moe_jax.prepare", f"--store={store}"]
+        prepare = [sys.executable, "-m", "moe_jax", "prepare", f"--store={store}"]
         subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
         for table in (saving, restarting, waiting):
             console.print(table(Path(scratch), store))
@@ -64,12 +76,12 @@ def flags_of(store: str, *overrides: str) -> list[str]:
 
 
 def saving(scratch: Path, store: str) -> Table:
-    heads = ("state", "a step", "the loop waits", "whole cost", f"of the time, every {DEFAULT_SECONDS / 60:.0f} min")
+    heads = ("state", "step", "the loop waits", "whole cost", f"share of time, every {DEFAULT_SECONDS / 60:.0f} min")
     table = Table(*heads, title="saving a checkpoint to the local disk")
     for width in WIDTHS:
         trainer, state, batches, schedule = ready(store, width)
         folder = epath.Path(scratch / f"width{width}")
-        checkpoints = Checkpoints(folder, keep=2)
+        checkpoints = Checkpoints(folder, "hash", keep=2)
         state, a_step = steps(trainer, state, batches, schedule, 20)
         n = max(20, round(3.0 / (a_step / 20)))
         blocked, costs = [], []
@@ -79,7 +91,7 @@ def saving(scratch: Path, store: str) -> Table:
             checkpoints.save(state, repeat)
             blocked.append(time.perf_counter() - began)
             state, _ = steps(trainer, state, batches, schedule, n)
-            checkpoints.wait()  # what is still to be written then is counted too
+            checkpoints.wait()  # counts what is still being written
             costs.append(time.perf_counter() - began - without)
         checkpoints.close()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -92,21 +104,21 @@ def saving(scratch: Path, store: str) -> Table:
 
 
 def ready(store: str, width: int):
-    """(trainer, state, a step's batch, schedule) of a width, compiled."""
-    file = configfile.load(flags_of(store, f"model.d_model={width}"))
-    opened = planning.open_configs_store(file)
+    """(trainer, state, batch of step 0, schedule) of a model of this width, with the step compiled."""
+    file = config_file.load(flags_of(store, f"model.d_model={width}"))
+    opened = plan_grid(file, whole_grid=False).store
     trainer = Trainer(
-        file.config, opened.info.vocabulary_size, sharding.Layout(sharding.make_mesh(file.config.mesh)),
+        file.config, opened.info.vocab_size, sharding.Layout(sharding.make_mesh(file.config.mesh)),
         opened.info.end_of_document,
     )  # fmt: skip
     batch = trainer.put(windows.training_batches(file.config, opened), 0)
-    schedule = optim.schedule_of(file.config)
+    schedule = optimizer.schedule_of(file.config)
     state, _ = trainer.step(trainer.init(0), batch, schedule)
     return trainer, jax.block_until_ready(state), batch, schedule
 
 
 def steps(trainer: Trainer, state, batch, schedule, n: int):
-    """(state, seconds) of n steps on one batch."""
+    """(state, seconds) after n steps on one batch."""
     began = time.perf_counter()
     for _ in range(n):
         state, metrics = trainer.step(state, batch, schedule)
@@ -116,12 +128,12 @@ def steps(trainer: Trainer, state, batch, schedule, n: int):
 
 def restarting(scratch: Path, store: str) -> Table:
     table = Table(
-        "goes on at step", "lines of metrics.jsonl", "seconds to the first step", title="a restart, cache warm"
+        "continues at step", "lines of metrics.jsonl", "seconds to the first step", title="a restart, cache warm"
     )
     flags = flags_of(store)
     for step in (0, 100, 1_000_000):
         workdir = Workdir(str(scratch / f"step{step}"))
-        _, runs, _ = planning.enter(configfile.load(flags), workdir, whole_grid=False)
+        _, runs, _ = from_config.enter(config_file.load(flags), workdir, whole_grid=False)
         folder = workdir.run_dir(runs[0].name)
         folder.create()
         lines = write_run_at(folder, store, step) if step else 0
@@ -136,9 +148,9 @@ def restarting(scratch: Path, store: str) -> Table:
 
 
 def write_run_at(folder, store: str, step: int) -> int:
-    """What a run leaves that has come to `step`; gives the number of its logged lines."""
+    """Writes the files of a run that was stopped after `step`; returns the number of lines in its metrics."""
     trainer, state, _, _ = ready(store, 32)
-    checkpoints = Checkpoints(folder.checkpoints, keep=2)
+    checkpoints = Checkpoints(folder.checkpoints, "hash", keep=2)
     checkpoints.save(dataclasses.replace(state, step=jax.numpy.int32(step)), step)
     checkpoints.close()
     every = trainer.config.train.log_every_steps
@@ -153,13 +165,12 @@ def waiting(scratch: Path, store: str) -> Table:
     for width in (16, 64):
         flags = [f for f in flags_of(store, f"model.d_model={width}") if "tokens" not in f]
         workdir = Workdir(str(scratch / f"waiting{width}"))
-        manifest, runs, opened = planning.enter(configfile.load(flags), workdir, whole_grid=False)
-        options = training.Options(say=lambda sentence: None)
-        folder = workdir.run_dir(runs[0].name)
-        result = training.train(manifest.runs[0], folder, opened, manifest.store, options)
-        times = result["times"]
+        manifest, runs, opened = from_config.enter(config_file.load(flags), workdir, whole_grid=False)
+        goal = run_goal(manifest.run(runs[0].name), workdir, manifest.store)
+        (result,) = loop.train([goal], opened, manifest.store, Options(say=lambda sentence: None))
+        times = result.times
         shares = (f"{times[name]:.2f} s" for name in ("train", "data", "eval", "checkpoint", "compile"))
-        table.add_row(result["name"], f"{result['tokens_per_second']:,.0f}", *shares)
+        table.add_row(result.name, f"{result.tokens_per_second:,.0f}", *shares)
     return table
 
 

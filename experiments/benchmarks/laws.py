@@ -1,8 +1,8 @@
-"""How long fits take, and scipy's optimisers beside ours:  python experiments/benchmarks/laws.py  (about two minutes)
+"""Times of fits, with scipy's optimisers beside ours:  python -m experiments.benchmarks.laws  (about two minutes)
 
-On planted losses with the shape of the papers' tables: 75 runs for krajewski2024, 240 for Hoffmann's grid, 60 for
-Abnar's. scipy gets the objective in numpy and the same starts; it runs on a part of them, and its time for all is the
-part's, scaled."""
+The losses are planted and have the shape of the papers' tables: 75 runs for krajewski2024, 240 for Hoffmann's grid, 60
+for Abnar's. scipy gets the objective in numpy and some of the same starts; its time for all starts is scaled from
+these."""
 
 import itertools
 import json
@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from moe_jax import laws, tables
-from moe_jax.laws import bootstrap, optimise, presets, starts
+from moe_jax import laws
+from moe_jax.cli import tables
+from moe_jax.laws import bootstrap, levenberg_marquardt, presets, starts
 from moe_jax.laws.objective import Problem
 
 
@@ -36,7 +37,7 @@ def krajewski_with_bootstrap() -> tuple[str, str, str]:
     return (
         "krajewski2024's preset, 75 runs, 128 starts, 1,000 bootstrap samples",
         f"{seconds:.1f}",
-        f"{fitted.law.starts_at_best} starts at the best",
+        f"{fitted.law.method.starts_at_best} starts at the best",
     )
 
 
@@ -44,7 +45,7 @@ def hoffmann_grid_against_scipy(part: int = 60) -> list[tuple[str, str, str]]:
     problem = hoffmann_problem()
     grid = starts.draw(problem.form, presets.preset("hoffmann2022").starts, {})
     free = np.ones(5, bool)
-    seconds, (theta, best, at_best) = timed(lambda: optimise.search(problem, grid, free))
+    seconds, (theta, best, at_best) = timed(lambda: levenberg_marquardt.search(problem, grid, free))
     boot = laws.Resampling(samples=4000)
     boot_seconds, _ = timed(lambda: bootstrap.resample(problem, theta, free, boot))
     rows = [
@@ -92,7 +93,7 @@ def abnar_grid() -> tuple[str, str, str]:
     count = math.prod(map(len, grid.values()))
 
     def search():
-        return optimise.search(problem, starts.choose(problem, grid, {}), np.ones(10, bool))
+        return levenberg_marquardt.search(problem, starts.choose(problem, grid, {}), np.ones(10, bool))
 
     seconds, (_, best, at_best) = timed(search)
     return (
@@ -105,7 +106,7 @@ def abnar_grid() -> tuple[str, str, str]:
 def from_the_shell() -> tuple[str, str, str]:
     with tempfile.TemporaryDirectory() as folder:
         krajewski_runs().to_csv(Path(folder) / "results.csv", index=False)
-        command = [sys.executable, "-m", "moe_jax.cli", "fit", "--workdir", folder]
+        command = [sys.executable, "-m", "moe_jax", "fit", "--workdir", folder]
         seconds, _ = timed(lambda: subprocess.run(command, check=True, capture_output=True))
         unidentified = json.loads((Path(folder) / "law.json").read_text())["unidentified"]
     return (
@@ -133,7 +134,7 @@ def hoffmann_problem() -> Problem:
 
 
 def numpy_objective(problem: Problem) -> Callable[[np.ndarray], float]:
-    """Hoffmann's objective as one writes it for scipy."""
+    """Hoffmann's objective in numpy, for scipy."""
     N, D = problem.columns
     log_n, log_d, target, delta = np.log(N), np.log(D), problem.target, problem.objective.huber
 

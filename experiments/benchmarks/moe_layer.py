@@ -1,16 +1,16 @@
-"""What a MoE layer costs over its dense twin, forward and backward, on whatever device JAX finds.
+"""Time of a MoE layer against its dense twin, forward and backward, on the device that JAX finds.
 
-    python experiments/benchmarks/moe_layer.py                        (two CPU cores: two minutes)
-    XLA_PYTHON_CLIENT_PREALLOCATE=false python experiments/benchmarks/moe_layer.py \
+    python -m experiments.benchmarks.moe_layer                        (two CPU cores: two minutes)
+    XLA_PYTHON_CLIENT_PREALLOCATE=false python -m experiments.benchmarks.moe_layer \
         --d_model=1024 --tokens=32768 --dtype=bfloat16                (one GPU or TPU chip)
-    python experiments/benchmarks/moe_layer.py --activation=swiglu    (with the peer: pip install '.[bench]')
+    python -m experiments.benchmarks.moe_layer --activation=swiglu    (with the peer: pip install '.[bench]')
 
-The twin has the same active width, so its FLOPs are those of the experts at capacity 1. Everything of a row is timed in
-turn, repeat by repeat, so that a busy machine slows all alike; a ratio is the median over repeats. Routing is exactly
-balanced (token t takes the t-th k experts, round and round) or skewed (expert e's logit is lower by skew · ln(e + 1)),
-by inputs and router weights alone: the layer is the one that trains. `of peak`: the twin's FLOPs over the time and the
-device's published bf16 rate, where we know it. The peer is OLMoE's layer of Hugging Face
-transformers on torch with its `grouped_mm` experts, which drops nothing and exists gated (swiglu) only.
+The twin has the same active width, so its FLOPs are those of the experts at capacity 1. All layers of a row are timed
+in turn, repeat by repeat, so that a busy machine slows them alike; a ratio is the median over repeats. Routing is
+exactly balanced (token t takes the t-th k experts, round and round) or skewed (expert e's logit is lower by skew ·
+ln(e + 1)). Inputs and router weights alone make it so: the layer is the one that trains. `of peak` is the twin's FLOPs
+over the time, as a share of the device's published bf16 rate, where that is known. The peer is the OLMoE layer of
+Hugging Face transformers on torch with its `grouped_mm` experts; it drops nothing, and its experts are gated (swiglu).
 """
 
 import argparse
@@ -27,10 +27,12 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax import chips, configfile, sharding
-from moe_jax.config import Config, MeshConfig
+from moe_jax import chips
+from moe_jax.config import config_file
+from moe_jax.config.schema import Config, MeshConfig
+from moe_jax.model import sharding
+from moe_jax.model.expert_load import max_over_mean
 from moe_jax.model.layers import FeedForward
-from moe_jax.model.load import max_over_mean
 from moe_jax.model.moe import MoeLayer
 
 Step = Callable[[], Any]  # one forward and backward pass, finished when it returns
@@ -103,7 +105,7 @@ def layer_config(args: argparse.Namespace, n_experts: int, k: int) -> Config:
         f"moe.capacity_factor={args.capacity}", f"data.sequence_length={sequence}",
         f"train.batch_sequences={args.tokens // sequence}",
     )  # fmt: skip
-    return configfile.load(["--config=configs/common.py", *(f"--config.{o}" for o in overrides)]).config
+    return config_file.load(["--config=configs/common.py", *(f"--config.{o}" for o in overrides)]).config
 
 
 def routed_inputs(c: Config, routing: str, skew: float) -> tuple[jax.Array, jax.Array]:
@@ -136,13 +138,13 @@ def compiled(module: nnx.Module, x_BxSxd: jax.Array, **values: jax.Array) -> tup
     """(a step that gives the gradients of inputs and parameters, the layer's statistics)."""
     graph, state = nnx.split(module)
     params = nnx.to_pure_dict(state) | values
-    came_back_BxSxd = jax.random.normal(jax.random.key(2), x_BxSxd.shape, x_BxSxd.dtype)
+    d_y_BxSxd = jax.random.normal(jax.random.key(2), x_BxSxd.shape, x_BxSxd.dtype)
 
     def loss(params, x_BxSxd):
         nnx.replace_by_pure_dict(state, params)
         out = nnx.merge(graph, state)(x_BxSxd)
         y_BxSxd, seen = out if isinstance(out, tuple) else (out, {"balance": 0.0})
-        return jnp.sum((y_BxSxd * came_back_BxSxd).astype(jnp.float32)) + 0.01 * seen["balance"], seen
+        return jnp.sum((y_BxSxd * d_y_BxSxd).astype(jnp.float32)) + 0.01 * seen["balance"], seen
 
     both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     return lambda: jax.block_until_ready(both(params, x_BxSxd)), lambda: jax.device_get(both(params, x_BxSxd)[0][1])
@@ -185,12 +187,12 @@ def find_peer(args: argparse.Namespace) -> tuple[Callable[..., Step] | None, str
                 )  # fmt: skip
                 parameter.copy_(values)
         x = torch.tensor(np.asarray(x_BxSxd, np.float32)).to(place, dtype).requires_grad_()
-        came_back = torch.randn(x.shape).to(place, dtype)
+        d_y = torch.randn(x.shape).to(place, dtype)
 
         def step():
             out = block(x)
             y = out[0] if isinstance(out, tuple) else out
-            torch.autograd.grad((y * came_back).sum(), [x, *block.parameters()])
+            torch.autograd.grad((y * d_y).sum(), [x, *block.parameters()])
             if place.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -200,7 +202,7 @@ def find_peer(args: argparse.Namespace) -> tuple[Callable[..., Step] | None, str
 
 
 def interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every step, in turn; the first round compiles and is not counted."""
+    """Seconds of each step, run in turn; the first round compiles and is not counted."""
     seconds = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -213,7 +215,7 @@ def interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
 
 
 class Clock:
-    """The columns of what is timed: milliseconds, times the dense twin's, share of the device's rate."""
+    """Columns of the table: milliseconds, multiple of the dense twin's, share of the device's rate."""
 
     def __init__(self, args: argparse.Namespace, peak_flops: float | None):
         matrices = 3 if args.activation == "swiglu" else 2

@@ -1,4 +1,4 @@
-"""How solid the published law is: both fits, the profile over (c, penalty), and what they mean at 1e24 FLOPs.
+"""The reliability of the published law: fits with and without its penalty, their plans for 1e24 FLOPs, profiles.
 
     python experiments/krajewski2024/law.py        (two minutes; prints the tables of README.md, writes figures/law_*)
 
@@ -6,18 +6,20 @@ Reads the 75 recovered losses of Table 3 in MOE_JAX_REFERENCE (default ../shared
 """
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moe_jax import laws, tables
-from moe_jax.laws import optima, plots, presets
+from moe_jax import laws
+from moe_jax import text as text_lib
+from moe_jax.cli import tables
+from moe_jax.laws import plots, presets
+from moe_jax.report.papers.sources import reference_folder
 
 HERE = Path(__file__).parent
-REFERENCE = Path(os.environ.get("MOE_JAX_REFERENCE", HERE.parents[2] / "shared" / "reference"))
+REFERENCE = reference_folder()
 COLUMNS = {"N": "N_total_nonemb", "D": "D_tokens", "G": "G", "expansion_rate": "E"}
 PAPER = presets.preset("krajewski2024").objective
 BARE = dataclasses.replace(PAPER, l1=0.0)
@@ -28,6 +30,7 @@ FITS = {
     "no penalty, c free, ln L, Huber 1e-3": (laws.Objective(), {}),
 }
 BUDGET = 1e24
+COARSE = laws.Choices(granularities=(1,), expansion_rates=(64,))
 C_VALUES = (0.01, 0.2, 0.4, 0.472, 0.6, 0.8, 1.0, 1.2)
 PENALTIES = (0.0, 1e-6, 1e-5, 2e-5, 5e-5, 1e-4)
 
@@ -65,35 +68,38 @@ def coefficients(fits: dict[str, laws.Fit]) -> None:
         cells = []
         for k in names:
             low, high = law.intervals[k]
-            cells.append(f"{law.coefficients[k]:.4g}" + ("" if k in law.given else f" ({low:.3g}–{high:.3g})"))
-        rows.append((name, *cells, " ".join(law.unidentified)))
+            cells.append(
+                f"{law.coefficients[k]:.4g}" + ("" if k in law.fixed_coefficients else f" ({low:.3g}–{high:.3g})")
+            )
+        rows.append((name, *cells, " ".join(law.identifiability.unidentified)))
     tables.show(tables.Table(("fit", *names, "not identified"), rows))
 
 
 def consequences(fits: dict[str, laws.Fit], held: dict[str, laws.Fit]) -> None:
-    """Errors, and the plan for the budget: what differs between fits that describe the same 75 runs."""
+    """Errors and plans for the budget: the differences between fits that describe the same 75 runs."""
     rows = []
     for name, fitted in fits.items():
         law = fitted.law
-        plan = laws.optimum(law, [BUDGET])[0]
-        ratio, band = optima.compute_ratio(law, plan, law, np.array([[64.0, 1, 1]]))
+        planner = laws.Planner(law)
+        plan = planner.best(BUDGET)
+        ratio, interval = planner.compute_ratio(plan, dataclasses.replace(planner, choices=COARSE))
         rows.append(
             (
                 name,
                 f"{law.errors['rmse_fit']:.4f}",
                 f"{held[name].law.errors['rmse_holdout']:.4f}",
-                *(with_band(plan, k, tables.short) for k in ("tokens", "n_active_nonemb")),
-                with_band(plan, "granularity", "{:g}".format),
-                with_band(plan, "loss", "{:.3f}".format),
-                f"{ratio:.3g} ({band[0]:.3g}–{band[1]:.3g})",
+                *(with_interval(plan, k, text_lib.short) for k in ("tokens", "n_active_nonemb")),
+                with_interval(plan, "granularity", "{:g}".format),
+                with_interval(plan, "loss", "{:.3f}".format),
+                f"{ratio:.3g} ({interval[0]:.3g}–{interval[1]:.3g})",
             )
         )
     heads = ("fit", "RMSE", "RMSE of the lowest 20%, held out", "D*", "N_act*", "G*", "loss*", "G = 1 needs, × FLOPs")
     tables.show(tables.Table(heads, rows))
 
 
-def with_band(plan: laws.Plan, key: str, write) -> str:
-    low, high = plan.bands[key]
+def with_interval(plan: laws.Plan, key: str, write) -> str:
+    low, high = plan.intervals[key]
     return f"{write(plan.values[key])} ({write(low)}–{write(high)})"
 
 
@@ -112,7 +118,7 @@ def surfaces(runs: pd.DataFrame) -> None:
         for j, c in enumerate(C_VALUES):
             objective = dataclasses.replace(PAPER, l1=penalty)
             law = fit(runs, objective, {"c": c}).law
-            plan = laws.optimum(law, [BUDGET])[0]
+            plan = laws.Planner(law).best(BUDGET)
             rmse[i, j] = law.errors["rmse_fit"]
             held[i, j] = fit(runs, objective, {"c": c}, holdout="lowest:0.2").law.errors["rmse_holdout"]
             tokens[i, j], granularity[i, j] = plan.values["tokens"], plan.values["granularity"]
@@ -126,7 +132,7 @@ def surfaces(runs: pd.DataFrame) -> None:
         ax.imshow(values, cmap="viridis_r" if write else "viridis", aspect="auto")
         middle = (values.min() + values.max()) / 2
         for (i, j), v in np.ndenumerate(values):
-            text = write(v) if write else f"{tables.short(tokens[i, j], 2)}\n({granularity[i, j]:g})"
+            text = write(v) if write else f"{text_lib.short(tokens[i, j], 2)}\n({granularity[i, j]:g})"
             bright = v > middle if not write else v < middle
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color="black" if bright else "white")
         ax.set_xticks(range(len(C_VALUES)), [f"{c:g}" for c in C_VALUES])
@@ -137,7 +143,7 @@ def surfaces(runs: pd.DataFrame) -> None:
         (
             f"{p:g}",
             *(
-                f"{rmse[i, j]:.4f} / {held[i, j]:.4f} / {tables.short(tokens[i, j], 2)} / {granularity[i, j]:g}"
+                f"{rmse[i, j]:.4f} / {held[i, j]:.4f} / {text_lib.short(tokens[i, j], 2)} / {granularity[i, j]:g}"
                 for j in range(shape[1])
             ),
         )

@@ -1,8 +1,12 @@
-"""Which tokens a step sees: a function of (seed, step) and of nothing else, on any number of hosts.
+"""The tokens of each step: a function of (seed, step) and of nothing else, on any number of hosts.
 
-So the state of the data is the step: resuming needs no replay, and each host reads its own rows only. A window is L + 1
-tokens: inputs are its first L, targets its last L. Packed windows lie side by side, window i from token i·L on, so that
-no token is a target twice in an epoch; random windows begin anywhere, each place at most once.
+So the state of the data is the step: resuming needs no replay, and each host reads its own rows only.
+
+    L        data.sequence_length
+    R        rows asked of a batch
+    window   L + 1 consecutive tokens of a split; the first L are inputs, the last L are targets
+    packed   windows side by side: window i starts at token i·L, so no token is a target twice in an epoch
+    random   windows that start anywhere, each start at most once an epoch
 """
 
 import functools
@@ -15,9 +19,9 @@ from moe_jax.data.permutation import permute
 from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 
-# Held-out tokens are counted so many at a time.
+# Held-out tokens whose bytes are counted at once.
 STRETCH_TOKENS = 2**20
-# A read of few windows is mostly overhead, so small batches are read several steps at once.
+# Small batches are read several steps at once, up to this many windows: a read of few windows is mostly overhead.
 WINDOWS_AT_ONCE = 256
 
 Rows = slice | np.ndarray
@@ -26,8 +30,7 @@ Rows = slice | np.ndarray
 class Batches:
     """Training batches: the windows of the train split, in a new order each epoch.
 
-    `windows` is "packed" or "random". Raises UserError if the split does not hold one window.
-    """
+    Raises UserError if the split does not hold one window."""
 
     def __init__(
         self, store: Store, sequence_length: int, batch_sequences: int, seed: int, repeat: bool = False,
@@ -40,27 +43,29 @@ class Batches:
         self.repeat = repeat
         self.n_windows = _n_windows(store, "train", sequence_length)
         if windows == "packed":
-            self._places, self._stride = self.n_windows, sequence_length
+            self._n_starts, self._stride = self.n_windows, sequence_length
         else:
-            self._places, self._stride = store.info.tokens["train"] - sequence_length, 1
-        self._ahead: dict[tuple[int, bytes], np.ndarray] = {}  # batches of the last read that nobody asked for yet
+            self._n_starts, self._stride = store.info.tokens["train"] - sequence_length, 1
+        self._ahead: dict[tuple[int, bytes], np.ndarray] = {}  # batches that were read with the last one
 
     @property
     def tokens_available(self) -> int:
-        """Tokens that can be trained on without repetition."""
+        """Targets in one epoch of packed windows: what can be trained on without repetition."""
         return self.n_windows * self.sequence_length
 
     def check(self, tokens_asked: int) -> None:
-        """Raises UserError if that many tokens need a second epoch and `repeat` does not allow it."""
+        """Raises UserError if this many tokens need a second epoch and `repeat` does not allow it."""
         if tokens_asked > self.tokens_available and not self.repeat:
             raise UserError(
                 f"train.tokens={tokens_asked} is more than the {self.tokens_available} tokens that {self.store.path} "
-                f"holds in windows of {self.sequence_length}; ask for fewer, prepare a larger store, or allow "
-                "repetition with data.repeat=True"
+                f"holds for data.sequence_length={self.sequence_length}; ask for fewer, prepare a larger store, or "
+                "allow repetition with data.repeat=True"
             )
 
     def batch(self, step: int, rows: Rows = slice(None)) -> np.ndarray:
-        """The asked rows of the step's batch: int32 [rows, L + 1]."""
+        """The given rows of the step's batch (all by default): windows, int32 [R, L + 1].
+
+        Raises UserError if the store is damaged."""
         row_R = np.arange(self.batch_sequences, dtype=np.int64)[rows]
         rows_key = row_R.tobytes()
         if (step, rows_key) not in self._ahead:
@@ -70,26 +75,26 @@ class Batches:
             self._ahead = {(s, rows_key): r for s, r in zip(steps.tolist(), np.split(read, n), strict=True)}
         return self._ahead.pop((step, rows_key))
 
-    def _windows(self, places: np.ndarray) -> np.ndarray:
-        """Windows by their places in the endless row of epochs."""
-        epochs, places = np.divmod(places, self._places)
+    def _windows(self, numbers: np.ndarray) -> np.ndarray:
+        """Windows by their numbers, which count on from epoch to epoch: int32 [n, L + 1]."""
+        epochs, places = np.divmod(numbers, self._n_starts)
         for epoch in np.unique(epochs).tolist():
-            places[epochs == epoch] = permute(places[epochs == epoch], self._places, self.seed, epoch)
+            places[epochs == epoch] = permute(places[epochs == epoch], self._n_starts, self.seed, epoch)
         return self.store.windows("train", places * self._stride, self.sequence_length + 1)
 
 
 class HeldOut:
-    """The evaluation set: the first `sequences` windows of the held-out split, in store order.
+    """The evaluation set: the first `sequences` packed windows of the held-out split, in store order.
 
-    Raises UserError if the split holds fewer.
-    """
+    Raises UserError if the split holds fewer."""
 
     def __init__(self, store: Store, sequence_length: int, sequences: int):
         held = _n_windows(store, "heldout", sequence_length)
         if sequences > held:
             raise UserError(
-                f"eval.sequences={sequences} is more than the {held} windows of {sequence_length} tokens that the "
-                f"held-out part of {store.path} holds ({store.info.tokens['heldout']} tokens)"
+                f"eval.sequences={sequences} is more than the {held} windows of data.sequence_length={sequence_length} "
+                f"in the held-out part of {store.path} ({store.info.tokens['heldout']} tokens); ask for fewer, or "
+                "prepare a larger store"
             )
         self.store = store
         self.sequence_length = sequence_length
@@ -97,17 +102,19 @@ class HeldOut:
         self.tokens = sequences * sequence_length  # targets
 
     def batch(self, rows: Rows = slice(None)) -> np.ndarray:
-        """The asked windows: int32 [rows, L + 1]."""
+        """The given windows (all by default): int32 [R, L + 1]. Raises UserError if the store is damaged."""
         starts = np.arange(self.sequences, dtype=np.int64)[rows] * self.sequence_length
         return self.store.windows("heldout", starts, self.sequence_length + 1)
 
     @functools.cached_property
     def bytes(self) -> int:
-        """Bytes of text that the targets of all windows stand for."""
-        # The windows lie side by side, so their targets are tokens 1..self.tokens of the split.
+        """Bytes of source text, in UTF-8, that the targets of all windows stand for. Raises UserError for none."""
+        # The windows are packed, so their targets are tokens 1..self.tokens of the split.
         cuts = [*range(1, self.tokens + 1, STRETCH_TOKENS), self.tokens + 1]
-        stretches = itertools.pairwise(cuts)
-        return sum(self.store.bytes_of(self.store.windows("heldout", np.array([a]), b - a)) for a, b in stretches)
+        n_bytes = sum(self.store.held_out_bytes(first, last) for first, last in itertools.pairwise(cuts))
+        if not n_bytes:
+            raise UserError(f"the held-out windows of {self.store.path} hold no text, so there are no bits per byte")
+        return n_bytes
 
 
 def _n_windows(store: Store, split: str, sequence_length: int) -> int:

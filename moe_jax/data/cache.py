@@ -1,41 +1,53 @@
-"""A store's copy on this host's own disk: made once, verified, read by all of the host's processes.
+"""A host's own copy of a token store: made once, verified, read by all of the host's processes.
 
 FOLDER/<16 digits of the store's sha256>/   a store like any other, its store.json written last
-FOLDER/<16 digits>.lock                     held while it is made
+FOLDER/<16 digits>.lock                     locked while the copy is made
 
-The copy counts when all its tokens have been read back and give the store's digest. A copy that was killed goes on with
-the files that are missing; one that is damaged is made anew.
+The copy is finished when all its arrays have been read back and give the store's digest. After an interruption, the
+next start copies the files that are missing; a damaged copy is made anew.
 """
 
-import fcntl
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from etils import epath
 
-from moe_jax.data import files
-from moe_jax.data.progress import stage
-from moe_jax.data.store import INFO_NAME, SPLITS, MissingStore, Store, n_shards, open_store, shard_digest, write_info
+from moe_jax import files
+from moe_jax.data.store import (
+    ARRAYS,
+    HELDOUT_BYTES,
+    INFO_NAME,
+    MissingStore,
+    Store,
+    n_shards,
+    open_store,
+    shard_digest,
+    write_info,
+)
 from moe_jax.errors import UserError
+from moe_jax.progress import stage
 
-_COPIERS = 8  # files at a time: an object store answers late, but many
+_COPIERS = 8  # files copied at the same time: an object store answers slowly, but many requests at once
 
 
 def local_copy(store: Store, folder: str, say: Callable[[str], None] = print) -> Store:
-    """The store, from its copy under the local `folder`, which is made first where it is missing.
+    """Opens the store's copy under the local `folder`; makes it first where it is missing or damaged.
 
-    A copy that is damaged is removed and made anew; one that is found to be while it is read counts as unfinished.
+    A copy that is found damaged later, while it is read, loses its store.json, so that the next start makes it anew.
 
-    Raises UserError where `folder` is no local one or the store's own tokens are not those of its digest, OSError where
-    the copy cannot be written."""
-    if not folder or "://" in folder:
+    Raises UserError if `folder` is not local or the store's tokens do not give its digest, OSError if the copy cannot
+    be written."""
+    if not folder or files.is_remote(folder):
         raise UserError(f"config.data.cache = {folder!r}: must be a folder on this host's own disk")
     target = Path(folder) / store.info.sha256[:16]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target.with_suffix(".lock"), lambda: say(f"{target}: another process copies {store.path}; waiting")):
+
+    def wait() -> None:
+        say(f"{target}: another process copies {store.path}; waiting")
+
+    with files.locked(epath.Path(target.with_suffix(".lock")), wait):
         try:
             copy = open_store(str(target))
         except UserError as e:
@@ -48,7 +60,7 @@ def local_copy(store: Store, folder: str, say: Callable[[str], None] = print) ->
 
 
 def _completed(store: Store, target: Path, say: Callable[[str], None]) -> Store:
-    """The copy, from what an earlier start has copied of it, or anew where that is damaged."""
+    """The finished copy: what an earlier start left is completed, or replaced if it is damaged."""
     if target.exists():
         try:
             return _copied(store, target)
@@ -58,8 +70,8 @@ def _completed(store: Store, target: Path, say: Callable[[str], None]) -> Store:
 
 
 def _copied(store: Store, target: Path) -> Store:
-    """The copy, of the files that are there and those that are missing. Where they are not the store's, UserError, and
-    they are removed."""
+    """Copies the files that are missing and verifies all. If the tokens are not the store's, removes the copy and
+    raises UserError."""
     target.mkdir(exist_ok=True)
     _copy_files(epath.Path(store.path), target)
     try:
@@ -76,20 +88,8 @@ def _copied(store: Store, target: Path) -> Store:
     return open_store(str(target))
 
 
-@contextmanager
-def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Waits for a lock that the system frees however its holder ends."""
-    with open(path, "ab") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
 def _copy_files(source: epath.Path, target: Path) -> None:
-    for torn in target.rglob(".*"):  # what a kill left half-written
+    for torn in target.rglob(".*"):  # temporary files of a process that was killed
         torn.unlink()
     names = [n for n in _names_under(source) if n != INFO_NAME]
     copied = 0
@@ -121,14 +121,14 @@ def _names_under(folder: epath.Path, prefix: str = "") -> list[str]:
 
 
 def _digests(copy: Store) -> dict[str, list[str]]:
-    """What is read back: the SHA-256 of each shard of each split."""
-    shards = [(split, k) for split in SPLITS for k in range(n_shards(copy.info.tokens[split]))]
-    digests: dict[str, list[str]] = {split: [] for split in SPLITS}
+    """The SHA-256 of each shard of each array, read back from the disk."""
+    shards = [(array, k) for array, split in ARRAYS.items() for k in range(n_shards(copy.info.tokens[split]))]
+    digests: dict[str, list[str]] = {array: [] for array in ARRAYS}
     read = 0
     with stage(f"verify {copy.path}", len(shards), lambda: read) as advance:
-        for split, k in shards:
-            tokens = copy.shard(split, k)
-            digests[split].append(shard_digest(tokens))
-            read += len(tokens)
+        for array, k in shards:
+            numbers = copy.shard(array, k)
+            digests[array].append(shard_digest(numbers))
+            read += len(numbers) * (array != HELDOUT_BYTES)
             advance()
     return digests

@@ -1,7 +1,8 @@
-"""A keyed permutation of range(n), computed at the asked places only: shuffling 1e12 windows costs no memory.
+"""A keyed permutation of range(n), computed only where it is asked for: shuffling 1e12 windows costs no memory.
 
-A Feistel network permutes range(2^bits) ⊇ range(n), with fewer than half of the places outside; a place outside is
-permuted again until it falls inside (cycle walking), which keeps the whole a bijection of range(n).
+A Feistel network permutes range(2^bits) ⊇ range(n). Fewer than half of these places lie outside range(n); a place that
+is sent outside is permuted again until it falls inside (cycle walking: Black and Rogaway, Ciphers with Arbitrary Finite
+Domains, 2002), so the whole is a bijection of range(n).
 """
 
 import numpy as np
@@ -11,7 +12,9 @@ _WORD = 2**64 - 1
 
 
 def permute(places: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
-    """Where the permutation (seed, epoch) of range(n) sends each of `places`, int64 of any shape in [0, n)."""
+    """The images of `places` under the permutation (seed, epoch) of range(n): integers in [0, n), any shape -> int64.
+
+    Raises ValueError if a place is outside range(n)."""
     places = np.asarray(places, np.int64)
     if places.size and (places.min() < 0 or places.max() >= n):
         raise ValueError(f"places {places.min()}..{places.max()} are not in range({n})")
@@ -26,7 +29,7 @@ def permute(places: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _feistel(x: np.ndarray, bits: int, keys: list[int]) -> np.ndarray:
-    """Rounds that change one half of the bits by the other, in turn; each round is its own inverse."""
+    """Each round changes one half of the bits by a function of the other half, in turn; a round is its own inverse."""
     low_bits = np.uint64(bits - bits // 2)
     low_mask, high_mask = np.uint64(2 ** int(low_bits) - 1), np.uint64(2 ** (bits // 2) - 1)
     low, high = x & low_mask, x >> low_bits
@@ -47,7 +50,7 @@ def _keys(seed: int, epoch: int, n: int) -> list[int]:
 
 
 def _mix(x: np.ndarray, key: int) -> np.ndarray:
-    """splitmix64's finaliser of x + key; uint64 arithmetic wraps around."""
+    """The finaliser of splitmix64 applied to x + key; uint64 arithmetic wraps around."""
     x = x + np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

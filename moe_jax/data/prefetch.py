@@ -1,4 +1,4 @@
-"""Loads the next batches in a thread while the device works on this one."""
+"""Loads the next batches in a thread while the device works on the current one."""
 
 import contextlib
 import queue
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """Iterates over (step, load(step)) for first ≤ step < last, at most `depth` steps ahead.
+    """Iterates over (step, load(step)) for first ≤ step < last; loads at most `depth` steps ahead.
 
-    What `load` raises is raised by the iterator, at its step. Use as a context manager: leaving it ends the thread.
+    An exception of `load` is raised by the iterator, at its step. Use as a context manager: leaving it ends the thread.
     """
 
     def __init__(
         self, load: Callable[[int], T], first: int, last: int,
         waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext, depth: int = 2,
     ):  # fmt: skip
-        """`waiting` is entered for as long as the consumer waits for a batch."""
+        """`waiting` makes a context that is entered while the consumer waits for a batch."""
         self._waiting = waiting
         self._load, self._steps = load, range(first, last)
         self._ready: queue.Queue = queue.Queue(depth)
@@ -36,10 +36,10 @@ class Prefetcher(Generic[T]):
             yield step, loaded
 
     def close(self) -> None:
-        """Ends the thread, after the load it is in; harmless if called twice."""
+        """Ends the thread once its current load is done. May be called twice."""
         self._closing.set()
         while self._thread.is_alive():
-            with_room_again(self._ready)
+            _drain(self._ready)
             self._thread.join(0.01)
 
     def __enter__(self) -> "Prefetcher[T]":
@@ -54,15 +54,15 @@ class Prefetcher(Generic[T]):
                 return
             try:
                 item = (self._load(step), None)
-            except BaseException as e:  # the consumer's to handle, whatever it is
+            except BaseException as e:  # of any kind: the consumer handles it
                 item = (None, e)
             self._ready.put(item)
             if item[1] is not None:
                 return
 
 
-def with_room_again(full: queue.Queue) -> None:
-    """Drops what waits in the queue, so that a blocked put returns."""
+def _drain(full: queue.Queue) -> None:
+    """Empties the queue, so that a blocked put returns."""
     while True:
         try:
             full.get_nowait()

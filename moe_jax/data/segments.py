@@ -1,10 +1,10 @@
-"""Long texts in pieces that end at lines, for tokenizers whose time grows faster than their input."""
+"""Long texts cut at line ends, for a trainer that drops long sentences."""
 
 from collections.abc import Iterator
 
 
 def segments(text: str, characters: int) -> Iterator[str]:
-    """The text in parts of at most so many characters, cut after a line's end where there is one."""
+    """The text in parts of at most `characters`, each cut after the last line end in it, if it has one."""
     start = 0
     while start < len(text):
         end = start + characters

@@ -1,15 +1,15 @@
 """The token store: one long zarr3 array of token ids for each split, and `store.json`, written last.
 
-    store/train/, store/heldout/   sharded zarr3 arrays [tokens], uint16 or uint32; TensorStore reads and writes them
-    store/vocabulary.*             the vocabulary's file, where it has one
-    store/store.json               `StoreInfo` and its digest; a folder without it is half-written
+    STORE/train/, STORE/heldout/             sharded zarr3 arrays [tokens], uint16 or uint32, read through TensorStore
+    STORE/heldout_bytes/                     one more, uint32: how many bytes of its text each held-out token stands for
+    STORE/vocabulary.model, tokenizer.json   the vocabulary's file, if it has one
+    STORE/store.json                         `StoreInfo`, sealed; a folder without it is half-written
 
-Local paths and gs:// alike. Chunks carry checksums, absent chunks are errors, and `store.json` answers for its own
-fields, so a damaged store cannot give wrong tokens or wrong counts in silence.
+Local paths and gs:// alike. Chunks have checksums, a missing chunk is an error, and `store.json` is sealed, so that a
+damaged store cannot silently give wrong tokens or wrong counts.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -20,17 +20,19 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from moe_jax.data import files
+from moe_jax import files, records
 from moe_jax.errors import UserError, WorkFailed
 
-FORMAT = 2
+FORMAT = 3
 SHARD_TOKENS = 2**24  # one file or object, and the unit of a writer
-CHUNK_TOKENS = 2**12  # what one read fetches at least
+CHUNK_TOKENS = 2**12  # the least that a read fetches
 SPLITS = ("train", "heldout")
+HELDOUT_BYTES = "heldout_bytes"
+ARRAYS = {"train": "train", "heldout": "heldout", HELDOUT_BYTES: "heldout"}  # with a number a token of this split
 INFO_NAME = "store.json"
 UNFINISHED_NAME = "_prepare"  # the folder where `prepare` keeps what it has done so far
 
-# Shard indices (64 KiB each) and chunks; enough to keep all indices of 3e10 tokens.
+# For shard indices (64 KiB each) and chunks: enough for all indices of 3e10 tokens.
 _CACHE_BYTES = 2**27
 
 
@@ -40,44 +42,42 @@ class MissingStore(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class StoreInfo:
-    """What `store.json` says. Counts are by split."""
+    """The contents of `store.json`. Counts are by split."""
 
-    tokens: dict[str, int]  # with the end-of-document tokens
-    bytes: dict[str, int]  # of the text, in UTF-8
-    token_bytes: dict[str, int]  # Σ byte_lengths over the tokens; equals `bytes` where the vocabulary loses nothing
+    tokens: dict[str, int]  # including the end-of-document tokens
+    bytes: dict[str, int]  # of the text, in UTF-8; those that the tokens spell, where the source gives no text
+    unknown: dict[str, int]  # tokens that stand for text which the vocabulary has no other token for
     documents: dict[str, int]
-    skipped: dict[str, int]  # documents left out, by reason
-    vocabulary_size: int
+    heldout_spelt_bytes: int  # that the held-out tokens spell: others than the text's where a tokenizer changes it
+    skipped: dict[str, int]  # documents and files left out, by reason, in both splits
+    vocab_size: int
     end_of_document: int
     vocabulary: dict[str, Any]
-    byte_lengths: tuple[int, ...]  # [vocabulary_size], of each token id in UTF-8
     source: dict[str, Any]
-    settings: dict[str, Any]  # what `prepare` was asked for
-    sha256: str  # of the tokens and of what they mean
+    settings: dict[str, Any]  # the flags of `prepare`
+    sha256: str  # of the arrays and the vocabulary, see `digest`
     format: int = FORMAT
-
-    @property
-    def dtype(self) -> np.dtype:
-        return token_dtype(self.vocabulary_size)
+    end_token: str = ""  # how the vocabulary spells end_of_document
 
     def digest_of(self, shards: dict[str, list[str]]) -> str:
-        """What `sha256` is where the shards of each split have these SHA-256."""
-        meaning = (self.vocabulary, self.vocabulary_size, self.end_of_document)
-        return digest(*meaning, shards)
+        """The `sha256` of a store like this one, whose shards of each array have the given SHA-256."""
+        return digest(self.vocabulary, self.vocab_size, self.end_of_document, shards)
 
 
 class Store:
     """A finished store, open for reading. Safe to read from several threads."""
 
-    copy_of: str | None = None  # the store that this one is a host's copy of
+    copy_of: str | None = None  # the path of the original, if this is a host's copy (cache.py)
 
     def __init__(self, path: str, info: StoreInfo):
         self.path = path
         self.info = info
-        self._arrays = {split: _open_array(path, split, info) for split in SPLITS}
+        self._arrays = {array: _open_array(path, array, info) for array in ARRAYS}
 
     def windows(self, split: str, starts: np.ndarray, length: int) -> np.ndarray:
-        """Tokens [start, start + length) of the split for each of `starts` [n]: int32 [n, length]."""
+        """Tokens [start, start + length) of the split for each of `starts` [n]: int32 [n, length].
+
+        Raises ValueError if a window leaves the split, UserError if the store is damaged."""
         starts = np.asarray(starts, np.int64)
         if starts.size and (starts.min() < 0 or starts.max() + length > self.info.tokens[split]):
             raise ValueError(f"windows of {length} from {starts.min()}..{starts.max()} leave {split} of {self.path}")
@@ -91,88 +91,113 @@ class Store:
             raise self._damaged(f"its {split} tokens cannot be read: {_first_line(e)}") from e
         return windows
 
-    def shard(self, split: str, k: int) -> np.ndarray:
-        """The tokens of the split's shard k [≤ SHARD_TOKENS], in the store's dtype."""
-        first, last = k * SHARD_TOKENS, min((k + 1) * SHARD_TOKENS, self.info.tokens[split])
+    def shard(self, array: str, k: int) -> np.ndarray:
+        """The array's shard k [≤ SHARD_TOKENS], in its own dtype. Raises UserError if the store is damaged."""
+        first, last = k * SHARD_TOKENS, min((k + 1) * SHARD_TOKENS, self.info.tokens[ARRAYS[array]])
         try:
-            return self._arrays[split][first:last].read().result()
+            return self._arrays[array][first:last].read().result()
         except ValueError as e:
-            raise self._damaged(f"shard {k} of {split} cannot be read: {_first_line(e)}") from e
+            raise self._damaged(f"shard {k} of {array} cannot be read: {_first_line(e)}") from e
 
-    def bytes_of(self, tokens: np.ndarray) -> int:
-        """Bytes of text, in UTF-8, that these tokens (any shape) stand for."""
-        return int(self._byte_lengths[tokens].sum())
+    def held_out_bytes(self, first: int, last: int) -> int:
+        """Bytes of source text, in UTF-8, that the held-out tokens [first, last) stand for.
+
+        Raises UserError if the store is damaged."""
+        try:
+            return int(self._arrays[HELDOUT_BYTES][first:last].read().result().sum(dtype=np.int64))
+        except ValueError as e:
+            raise self._damaged(f"its {HELDOUT_BYTES} cannot be read: {_first_line(e)}") from e
 
     def _damaged(self, how: str) -> UserError:
         if self.copy_of is None:
             return _damaged(self.path, how)
-        (epath.Path(self.path) / INFO_NAME).unlink(missing_ok=True)  # it is no finished store any more
+        (epath.Path(self.path) / INFO_NAME).unlink(missing_ok=True)  # no longer a finished store
         return WorkFailed(f"{self.path}, the copy of {self.copy_of}, is damaged ({how}); start again: it is made anew")
-
-    @functools.cached_property
-    def _byte_lengths(self) -> np.ndarray:
-        return np.array(self.info.byte_lengths, np.int64)
 
 
 def open_store(path: str) -> Store:
-    """The finished store at `path`, a folder or gs://.
+    """Opens the finished store at `path`, a folder or gs://.
 
-    Raises MissingStore where there is none or `prepare` has not finished it, UserError where it is damaged.
-    """
+    Raises MissingStore if there is none or `prepare` has not finished it, UserError if it is damaged."""
     return Store(os.fspath(path), read_info(path))
 
 
 def read_info(path: str) -> StoreInfo:
-    """`store.json` of the store at `path`; raises as `open_store`."""
+    """Reads `store.json` of the store at `path`; raises as `open_store`."""
     folder = epath.Path(path)
+    info_path = folder / INFO_NAME
     try:
-        fields = files.read_json(folder / INFO_NAME)
+        fields = files.read_json(info_path)
     except (FileNotFoundError, NotADirectoryError):
         if (folder / UNFINISHED_NAME).exists():
             raise MissingStore(f"the token store {path} is half-written: `prepare` has not finished it") from None
         raise MissingStore(f"there is no token store at {path}") from None
-    except ValueError as e:
-        raise _damaged(path, f"its {INFO_NAME} is not JSON: {e}") from e
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else None
+    except files.UnreadableFile:
+        raise
+    except files.DamagedFile as e:
+        raise _damaged(path, f"its {INFO_NAME} is not a whole JSON object") from e
+    if fields.get("format") != FORMAT:
         raise UserError(
-            f"the token store {path} has format {found}, this version reads {FORMAT}; "
+            f"the token store {path} has format {fields.get('format')}, this version reads {FORMAT}; "
             "remove the folder and prepare it again"
         )
     try:
-        fields = files.unsealed(fields)
-    except ValueError as e:
-        raise _damaged(path, f"{INFO_NAME} was changed: {e}") from e
-    return StoreInfo(**{**fields, "byte_lengths": tuple(fields["byte_lengths"])})
+        fields = files.unsealed(info_path, fields)
+        info = records.read(StoreInfo, fields)
+        if other := fields.keys() - {field.name for field in dataclasses.fields(StoreInfo)}:
+            raise UserError(f"there is no {min(other)}")
+        if any(set(counts) != set(SPLITS) for counts in (info.tokens, info.bytes, info.unknown, info.documents)):
+            raise UserError(f"its counts are not of {' and '.join(SPLITS)}")
+        if not 0 <= info.end_of_document < info.vocab_size <= 2**32:
+            raise UserError(f"end_of_document is {info.end_of_document}, of {info.vocab_size} tokens")
+        return info
+    except files.DamagedFile as e:
+        raise _damaged(path, f"its {INFO_NAME} was changed: the fields do not give its digest") from e
+    except UserError as e:  # the digest is right, so this is no damage
+        raise UserError(
+            f"the token store {path} was written by another version of moe_jax: its {INFO_NAME} has other fields "
+            f"({e}); remove the folder and prepare it again"
+        ) from e
 
 
 def write_info(path: epath.Path, info: StoreInfo) -> None:
+    """Writes `store.json`, which makes the store at `path` a finished one. Raises OSError."""
     files.write_sealed(path / INFO_NAME, dataclasses.asdict(info))
 
 
-def digest(vocabulary: dict[str, Any], vocabulary_size: int, end_of_document: int, shards: dict[str, list[str]]) -> str:
-    """SHA-256 of a store: of the tokens, by the SHA-256 of each shard of each split, and of what they mean."""
-    meaning = {"vocabulary": vocabulary, "vocabulary_size": vocabulary_size, "end_of_document": end_of_document}
+def digest(vocabulary: dict[str, Any], vocab_size: int, end_of_document: int, shards: dict[str, list[str]]) -> str:
+    """A store's SHA-256: of the arrays, by the SHA-256 of each shard of each array, and of the vocabulary."""
+    meaning = {"vocabulary": vocabulary, "vocab_size": vocab_size, "end_of_document": end_of_document}
     return hashlib.sha256(json.dumps(meaning | {"shards": shards}, sort_keys=True).encode()).hexdigest()
 
 
-def shard_digest(tokens: np.ndarray) -> str:
-    return hashlib.sha256(tokens.tobytes()).hexdigest()
+def shard_digest(numbers: np.ndarray) -> str:
+    """SHA-256 of an array's shard, in the array's dtype."""
+    return hashlib.sha256(numbers.tobytes()).hexdigest()
 
 
-def token_dtype(vocabulary_size: int) -> np.dtype:
-    return np.dtype(np.uint16 if vocabulary_size <= 2**16 else np.uint32)
+def array_dtype(array: str, vocab_size: int) -> np.dtype:
+    """The dtype of one of a store's ARRAYS: for token ids the smallest that a store uses for this many."""
+    return np.dtype(np.uint16 if array in SPLITS and vocab_size <= 2**16 else np.uint32)
 
 
 def n_shards(tokens: int) -> int:
+    """The number of shards of an array with so many tokens' numbers."""
     return math.ceil(tokens / SHARD_TOKENS)
 
 
-def create_array(path: epath.Path, split: str, tokens: int, dtype: np.dtype) -> ts.TensorStore:
-    """The split's array [tokens], open for writing whole shards; what is already written stays."""
-    inner = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-    # The index first: it is read by an ordinary range, where object stores differ about ranges from the end.
-    sharding = {"chunk_shape": [CHUNK_TOKENS], "codecs": inner, "index_codecs": inner, "index_location": "start"}
+def create_array(path: epath.Path, array: str, tokens: int, dtype: np.dtype) -> ts.TensorStore:
+    """Opens the array [tokens] for writing whole shards; shards that are there already stay."""
+    plain, checksum = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
+    # Tokens are read at random and hardly shrink; numbers of bytes are read once, and shrink sevenfold or more.
+    compression = [{"name": "zstd", "configuration": {"level": 3}}] * (array == HELDOUT_BYTES)
+    # The index first, so that an ordinary range reads it: object stores differ about ranges from the end.
+    sharding = {
+        "chunk_shape": [CHUNK_TOKENS],
+        "codecs": [plain, *compression, checksum],
+        "index_codecs": [plain, checksum],
+        "index_location": "start",
+    }
     metadata = {
         "shape": [tokens],
         "data_type": dtype.name,
@@ -180,31 +205,32 @@ def create_array(path: epath.Path, split: str, tokens: int, dtype: np.dtype) -> 
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [SHARD_TOKENS]}},
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     }
-    spec = _spec(os.fspath(path), split) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
+    spec = _spec(os.fspath(path), array) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
     return ts.open(spec, open=True, create=True).result()
 
 
-def _open_array(path: str, split: str, info: StoreInfo) -> ts.TensorStore:
-    folder = epath.Path(path) / split / "c"
+def _open_array(path: str, array: str, info: StoreInfo) -> ts.TensorStore:
+    tokens, dtype = info.tokens[ARRAYS[array]], array_dtype(array, info.vocab_size)
+    folder = epath.Path(path) / array / "c"
     present = sum(f.name.isdigit() for f in folder.iterdir()) if folder.exists() else 0
-    if present != (expected := n_shards(info.tokens[split])):
-        raise _damaged(path, f"{split} has {present} of its {expected} shards")
+    if present != (expected := n_shards(tokens)):
+        raise _damaged(path, f"{array} has {present} of its {expected} shards")
     try:
         context = ts.Context({"cache_pool": {"total_bytes_limit": _CACHE_BYTES}})
-        array = ts.open(_spec(path, split), open=True, read=True, context=context).result()
+        opened = ts.open(_spec(path, array), open=True, read=True, context=context).result()
     except ValueError as e:
-        raise _damaged(path, f"its {split} array cannot be opened: {_first_line(e)}") from e
-    if array.shape != (info.tokens[split],) or array.dtype.numpy_dtype != info.dtype:
-        stated = f"{info.tokens[split]} {info.dtype.name}"
-        raise _damaged(path, f"{split} holds {array.shape} {array.dtype.name}, {INFO_NAME} says {stated}")
-    return array
+        raise _damaged(path, f"its {array} array cannot be opened: {_first_line(e)}") from e
+    if opened.shape != (tokens,) or opened.dtype.numpy_dtype != dtype:
+        stated = f"{tokens} {dtype.name}"
+        raise _damaged(path, f"{array} holds {opened.shape} {opened.dtype.name}, {INFO_NAME} says {stated}")
+    return opened
 
 
-def _spec(path: str, split: str) -> dict[str, Any]:
-    url = path if "://" in path else f"file://{os.path.abspath(path)}"
+def _spec(path: str, array: str) -> dict[str, Any]:
+    url = path if files.is_remote(path) else f"file://{os.path.abspath(path)}"
     return {
         "driver": "zarr3",
-        "kvstore": f"{url.rstrip('/')}/{split}/",
+        "kvstore": f"{url.rstrip('/')}/{array}/",
         "fill_missing_data_reads": False,
         "recheck_cached_metadata": False,  # a finished store never changes
         "recheck_cached_data": False,

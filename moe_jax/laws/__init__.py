@@ -1,27 +1,29 @@
-"""Scaling laws: declare, fit, doubt, predict, plan, on any table of losses; `moe-jax fit` is a thin face of `fit`.
+"""Scaling laws on any table of losses: declare, fit, check identifiability, predict, plan.
 
     from moe_jax import laws
 
     fitted = laws.fit("results.csv", law="krajewski2024")   # or a DataFrame; columns={"N": "params"}, where="G > 1"
-    fitted.law.coefficients, fitted.law.intervals, fitted.law.doubts
+    fitted.law.coefficients, fitted.law.intervals, fitted.law.identifiability.warnings
     fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})       # value, low, high
     laws.plots.fit(fitted)                                  # matplotlib figures: %matplotlib inline shows them
     laws.plots.profile(laws.profile(fitted, "alpha", [0.10, 0.11, 0.12, 0.13]), "alpha")
-    plans = laws.optimum(fitted.law, [1e20, 1e22], choices=laws.Choices(expansion_rates=[64]))
-    laws.plots.optimum(plans)
+    planner = laws.Planner(fitted.law, choices=laws.Choices(expansion_rates=[64]))
+    laws.plots.optimum([planner.best(C) for C in (1e20, 1e22)])
     laws.plots.isoflop(laws.isoflop.fit("results.csv", "isoflop_parabolas"))
 
-laws.load("law.json") and laws.published("krajewski2024") give laws as well.
+laws.load("law.json") and laws.published("krajewski2024") give laws as well. A form of your own is declared with
+laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
 """
 
 from moe_jax.laws import dense, isoflop, sparse  # noqa: F401  (dense and sparse declare the forms)
 from moe_jax.laws.bootstrap import Resampling
+from moe_jax.laws.choices import DENSE, Choices, Limits
+from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
 from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power
-from moe_jax.laws.law import Law, find, load, published
+from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
 from moe_jax.laws.objective import Objective
-from moe_jax.laws.optima import Choices, Limits, Plan, optimum
-from moe_jax.laws.scrutiny import accepted, compare, leverage, profile
+from moe_jax.laws.planner import Plan, Planner
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
@@ -36,7 +38,7 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "FORMS", "Choices", "Fit", "Form", "Law", "Limits", "Objective", "Plan", "Resampling", "Shape", "Split", "accepted",
-    "compare", "declare", "exp", "exponent", "find", "fit", "get", "isoflop", "leverage", "load", "log", "optimum",
-    "plots", "positive", "power", "profile", "published", "rows_of",
+    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "Objective",
+    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent", "find",
+    "fit", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of",
 ]  # fmt: skip

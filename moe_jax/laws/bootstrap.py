@@ -1,23 +1,21 @@
-"""Intervals by resampling whole runs and fitting again."""
+"""The bootstrap: whole runs are resampled and the law is fitted again."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from moe_jax import errors
-from moe_jax.laws.forms import Form
+from moe_jax.laws.levenberg_marquardt import Ended, descend
 from moe_jax.laws.objective import Problem
-from moe_jax.laws.optimise import descend
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How rows are drawn. The papers differ: krajewski2024's text says 80% of the rows, its code draws them with
-    replacement.
+    """How the rows of a bootstrap sample are drawn; the default, all rows with replacement, is the ordinary bootstrap.
 
-    Without replacement, samples of a share s scatter less than the data do, by √((1−s)/s) in the standard error: half
-    as wide at 80%. The default, all rows with replacement, is the ordinary bootstrap."""
+    The papers differ: krajewski2024's text says 80% of the rows, its code draws them with replacement. Without
+    replacement, samples of a share s scatter less than the data do, by √((1−s)/s) in the standard error: half as wide
+    at 80%. Raises UserError for invalid numbers."""
 
     samples: int = 1000
     fraction: float = 1.0
@@ -37,29 +35,31 @@ class Resampling:
             )
 
     def to_json(self) -> dict:
+        """The settings, for law.json."""
         return asdict(self)
 
     def counts(self, rows: int) -> np.ndarray:
-        """How often each row is drawn, (samples, rows)."""
+        """How often each sample draws each row, (samples, rows) uint8.
+
+        With a mean of at most 1, a count above 255 has a probability of 1e-507."""
         rng, size = np.random.default_rng(self.seed), max(1, round(self.fraction * rows))
-        if self.replace:
-            return rng.multinomial(size, np.full(rows, 1 / rows), size=self.samples).astype(np.float64)
-        order = rng.permuted(np.tile(np.arange(rows), (self.samples, 1)), axis=1)
-        return (order < size).astype(np.float64)
+        counts = np.empty((self.samples, rows), np.uint8)
+        for one in counts:
+            if self.replace:
+                one[:] = rng.multinomial(size, np.full(rows, 1 / rows))
+            else:
+                one[:] = rng.permuted(np.arange(rows)) < size
+        return counts
 
 
-def resample(problem: Problem, theta: np.ndarray, free: np.ndarray, resampling: Resampling) -> dict[str, np.ndarray]:
-    """Coefficients of every sample by name, (samples,); each is fitted from the optimum of all rows."""
+def resample(
+    problem: Problem, theta: np.ndarray, free: np.ndarray, resampling: Resampling, ended: Ended | None = None
+) -> dict[str, np.ndarray]:
+    """Coefficients of every sample by name, each (samples,); {} without samples.
+
+    Each sample is fitted from theta (coefficients,), the optimum of all rows; free: what the fit may move."""
     if not resampling.samples:
         return {}
-    weights = resampling.counts(len(problem.losses)) * problem.weights
-    found = descend(problem, np.tile(theta, (resampling.samples, 1)), weights, free)
+    counts = resampling.counts(len(problem.losses))
+    found = descend(problem, np.tile(theta, (resampling.samples, 1)), counts, free, ended=ended)
     return problem.form.outer(found.theta)
-
-
-def intervals(
-    form: Form, samples: Mapping, coefficients: Mapping[str, float], level: float
-) -> dict[str, tuple[float, float]]:
-    """The central `level` of the samples of each coefficient; a fixed one gives (v, v). Empty without samples."""
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    return {k: tuple(map(float, np.quantile(v, tails))) for k, v in samples.items()}

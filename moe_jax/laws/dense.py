@@ -6,6 +6,7 @@ from moe_jax.laws.forms import declare, exponent, positive, power
 
 
 @declare(
+    formula="E + A * N^-alpha + B * D^-beta",
     source="Hoffmann et al. 2022 (2203.15556) Eq. 2; besiroglu2024: Besiroglu et al. 2024 (2404.10102) Table 1",
     columns={"N": "n_total", "D": "tokens"},
     cost="flops_6nd",
@@ -17,7 +18,7 @@ from moe_jax.laws.forms import declare, exponent, positive, power
         "beta": exponent(),
     },
     published={
-        # unrounded, from the paper's TeX source: 1.69, 406.4, .34, 410.7, .28 in print
+        # Unrounded, from the paper's TeX source; 1.69, 406.4, .34, 410.7, .28 in print.
         "hoffmann2022": {
             "E": math.exp(0.5267228),
             "A": math.exp(6.0073404),
@@ -33,6 +34,7 @@ def chinchilla(N, D, E, A, alpha, B, beta):
 
 
 @declare(
+    formula="((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D",
     source="Kaplan et al. 2020 (2001.08361) Eq. 1.5 and Table 2; N without embeddings; WebText2, no irreducible loss",
     columns={"N": "n_active_nonemb", "D": "tokens"},
     cost="flops_6nd",
@@ -49,6 +51,7 @@ def kaplan2020(N, D, N_c, alpha_N, D_c, alpha_D):
 
 
 @declare(
+    formula="E + (a * (D / N)^eta + b * (D / N)^-eta) * (6 * N * D)^-eta",
     source="Gadre et al. 2024 (2403.08540) Eq. 4, trained on M = D/N tokens a parameter with C = 6ND; loss on C4",
     columns={"N": "n_total", "D": "tokens"},
     cost="flops_6nd",
@@ -69,6 +72,7 @@ def gadre2024(N, D, E, a, b, eta):
 
 
 @declare(
+    formula="c + a * N^-alpha + b * D^-beta",
     source="Krajewski et al. 2024 (2402.07871) Eq. 1, Table 1: the dense models beside their Mixtures of Experts",
     columns={"N": "n_active_nonemb", "D": "tokens"},
     cost="flops_krajewski2024",
@@ -79,7 +83,7 @@ def gadre2024(N, D, E, a, b, eta):
         "b": positive(1, 1e6),
         "beta": exponent(),
     },
-    # Table 1 prints c = .47; the code holds it at .472 for dense and MoE alike
+    # Table 1 prints c = .47; the code holds it at .472 for dense and MoE models alike.
     published={"Table 1": {"c": 0.472, "a": 16.3, "alpha": 0.126, "b": 26.7, "beta": 0.127}},
 )
 def krajewski2024_dense(N, D, c, a, alpha, b, beta):

@@ -1,4 +1,6 @@
-"""`--columns` and `--where`: arithmetic and conditions on a CSV's columns; a whitelist, never run as Python.
+"""The expressions of `--columns` and `--where`: arithmetic and conditions on columns, never run as Python.
+
+They are parsed against a whitelist of syntax.
 
 For example "n_total=`Model Size`, tokens=`Training FLOP` / (6 * `Model Size`)", and
 "in_paper_table3 == 1 and router_type in ('S-Base', 'Dense')".
@@ -30,11 +32,13 @@ _COMPARISONS = {
     ast.GtE: operator.ge,
 }
 _QUOTED = re.compile(r"`([^`]*)`")
-_DEEPEST = 100  # nesting; no column arithmetic needs more
+_DEEPEST = 100  # levels of nesting; column arithmetic needs fewer
 
 
 def assignments(text: str) -> dict[str, str]:
-    """ "a=x/2, b=`Model Size`" -> {"a": "x/2", "b": "`Model Size`"}; commas inside back-quotes do not separate."""
+    """The assignments of --columns: "a=x/2, b=`Model Size`" -> {"a": "x/2", "b": "`Model Size`"}.
+
+    Commas inside back-quotes do not separate. Raises UserError for a part that is not NAME=EXPRESSION."""
     out = {}
     for part in re.split(r",(?=(?:[^`]*`[^`]*`)*[^`]*$)", text):
         name, equals, expression = part.partition("=")
@@ -45,7 +49,7 @@ def assignments(text: str) -> dict[str, str]:
 
 
 def column(table: pd.DataFrame, text: str) -> pd.Series:
-    """The value of an arithmetic expression (+ − * / **, numbers, columns) in every row."""
+    """The value of an arithmetic expression (+ − * / **, numbers, columns) in every row. Raises UserError otherwise."""
     tree, names = _parse(text, "--columns")
     if isinstance(tree, ast.Name):
         return _look_up(table, names, tree, "--columns")
@@ -55,8 +59,9 @@ def column(table: pd.DataFrame, text: str) -> pd.Series:
 
 
 def mask(table: pd.DataFrame, text: str) -> np.ndarray:
-    """Which rows meet a condition: comparisons of columns, numbers and strings, `in (…)`, and, or, not; (rows,)
-    bool."""
+    """(rows,) True where a row meets a condition: comparisons of columns, numbers and texts, `in (…)`, and, or, not.
+
+    Raises UserError for anything else."""
     tree, names = _parse(text, "--where")
     try:
         return np.broadcast_to(np.asarray(_condition(tree, table, names, text), bool), len(table))
@@ -65,7 +70,7 @@ def mask(table: pd.DataFrame, text: str) -> np.ndarray:
 
 
 def _parse(text: str, flag: str) -> tuple[ast.expr, dict[str, str]]:
-    """The syntax tree, and what the placeholders of back-quoted names stand for."""
+    """The syntax tree, and the back-quoted names by their placeholders in it."""
     names: dict[str, str] = {}
 
     def placeholder(match: re.Match) -> str:

@@ -1,35 +1,38 @@
-"""Fitting: rows and an objective in, a Law with its doubts out.
+"""Fits a law to a table of losses.
 
 fitted = laws.fit("results.csv", law="krajewski2024")
-fitted.law.coefficients["alpha"], fitted.law.intervals["alpha"], fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})
+fitted.law.coefficients["alpha"], fitted.law.intervals["alpha"], fitted.law.identifiability.warnings
+fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import doubt, forms, starts
-from moe_jax.laws.bootstrap import Resampling, intervals, resample
+from moe_jax.laws import identifiability, limits, starts, user_file
+from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import Form
-from moe_jax.laws.law import Law
+from moe_jax.laws.intervals import central
+from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
+from moe_jax.laws.levenberg_marquardt import search
 from moe_jax.laws.objective import Objective, Problem
-from moe_jax.laws.optimise import search
 from moe_jax.laws.rows import Rows, load, select, spread_of_replicates
 from moe_jax.laws.splits import Split
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A Law and the runs behind it. rows: all runs that took part; held_out: True where the fit did not see the run."""
+    """A law and the runs behind it."""
 
     law: Law
-    rows: Rows
-    held_out: np.ndarray
-    predicted: np.ndarray  # nats, of every row
+    rows: Rows  # all runs that took part, fitted or held out
+    held_out: np.ndarray  # (rows,) True where the fit did not see the run
+    predicted: np.ndarray  # (rows,) nats
     objective: Objective
 
     @property
@@ -44,7 +47,7 @@ class Fit:
 
     @property
     def problem(self) -> Problem:
-        """What was minimised, to be asked again: profiles, other weights."""
+        """The minimisation problem that was solved, for profiles and other weights."""
         train = self.train
         return Problem(self.law.form, train.columns, train.losses, self.objective)
 
@@ -62,81 +65,91 @@ def fit(
     start: int | Mapping[str, list] = starts.DEFAULT,
     split: Split | None = None,
     resampling: Resampling | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Fit:
-    """Fits a declared form and says what the data do not determine.
+    """Fits a declared form and reports what the data do not determine.
 
-    table: a results.csv path, a DataFrame, or a mapping of equal-length columns.
+    table: a results.csv path, a DataFrame, or a mapping of equal-length columns. law: a form's name, or
+    "FILE.py:NAME" for a form that a file declares (see user_file).
     columns: a symbol of the form (N), or a new column -> a column or an expression ("`FLOP` / (6 * `Model Size`)").
-    where: a condition on rows; best_of: a column of which each cell keeps the best run.
+    where: a condition on rows. best_of: a column, such as learning_rate; each cell keeps its best run.
     fix: coefficients held at a value. start: how many starts (the published coefficients, and points spread over the
     declared boxes), or a grid {coefficient: values}. split: rows dropped or held out. resampling: the bootstrap,
-    Resampling(samples=0) for none. The result is a function of the arguments alone: all randomness has a fixed seed.
-    Raises errors.UserError, one sentence, for data or options that cannot be meant.
+    Resampling(samples=0) for none. progress: is called with a stage, and how many of its parts are done, of how many.
+    The result is a function of the arguments alone: all randomness has a fixed seed. Raises errors.UserError, one
+    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows.
     """
-    form, objective, split = forms.get(law), objective or Objective(), split or Split()
+    form, objective, split = user_file.find_form(law), objective or Objective(), split or Split()
     fix, resampling = dict(fix or {}), resampling or Resampling()
     frame, digest = load(table)
-    rows = select(frame, form, loss, columns, where, best_of)
-    rows, held_out, dropped = split.apply(rows)
-    train = rows.take(np.flatnonzero(~held_out))
-    free = _free(form, fix)
+    rows, held_out, dropped = split.apply(select(frame, form, loss, columns, where, best_of))
+    train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
+    _refuse_too_much(len(train), start, resampling)
 
     problem = Problem(form, train.columns, train.losses, objective)
     begin = starts.choose(problem, start, fix)
-    theta, value, at_best = search(problem, begin, free)
+    theta, value, at_best = search(problem, begin, free, progress and partial(progress, "starts"))
     if not np.isfinite(value):
-        raise errors.UserError(f"no start of {len(begin)} gave {law} a finite loss on these rows; are the units right?")
-    coefficients = _named(form, theta)
-    samples = resample(problem, theta, free, resampling)
-
+        raise errors.UserError(
+            f"no start of {len(begin)} gave {form.name} a finite loss on these rows; are the units right?"
+        )
+    coefficients = {k: float(v) for k, v in form.outer(theta).items()}
+    samples = resample(problem, theta, free, resampling, progress and partial(progress, "bootstrap samples"))
     predicted = form.loss(rows.columns, coefficients)
-    noise, cells = spread_of_replicates(rows)
-    wrong = _errors(rows.losses - predicted, held_out, noise, cells)
-    bands = intervals(form, samples, coefficients, resampling.level)
-    unidentified, doubts = doubt.identify(form, problem, theta, free, samples, bands, resampling)
-    if resampling.samples:
-        doubts += doubt.single_runs(problem, theta, free, train.names)
-    doubts += doubt.small_sample(len(begin), at_best, wrong, int((~held_out).sum()), int(free.sum()))
+    settings = {**objective.to_json(), "value": value, "bootstrap": resampling.to_json(), **split.to_json()}
+    selection = {"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()}
     fitted = Law(
         form=form,
         coefficients=coefficients,
-        intervals=bands,
+        fixed_coefficients=fix,
+        intervals=central(samples, resampling.level),
         level=resampling.level,
         samples=samples,
-        errors=wrong,
-        objective={
-            **objective.to_json(),
-            "value": value,
-            "bootstrap": resampling.to_json(),
-            **split.to_json(),
-        },
-        selection={"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()},
-        given=fix,
-        fixed=rows.context,
+        errors=_errors(rows, predicted, held_out),
+        data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
+        method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
+    )
+    found = _identifiability(fitted, problem, train.names, theta, free, resampling)
+    return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
+
+
+def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:
+    """The record of the rows that took part, and of those that were fitted."""
+    return FitData(
         columns=dict(rows.sources),
         loss=loss,
         range={rows.sources[s]: (float(v.min()), float(v.max())) for s, v in train.columns.items()},
+        constants=rows.constants,
+        selection=selection,
         n_fit=len(train),
-        n_holdout=int(held_out.sum()),
-        data_sha256=digest,
-        unidentified=unidentified,
-        doubts=doubts,
-        notes=(*rows.notes, *dropped),
-        starts=len(begin),
-        starts_at_best=at_best,
+        n_holdout=len(rows) - len(train),
+        sha256=sha256,
+        notes=rows.notes,
     )
-    return Fit(fitted, rows, held_out, predicted, objective)
+
+
+def _identifiability(
+    law: Law, problem: Problem, names: Sequence[str], theta: np.ndarray, free: np.ndarray, resampling: Resampling
+) -> Identifiability:
+    """What the rows do not determine, with the warnings about single runs and about the fit as a whole."""
+    found = identifiability.identify(problem, theta, free, law.intervals, resampling)
+    warnings = found.warnings
+    if resampling.samples:
+        warnings += identifiability.single_run_warnings(problem, theta, free, names)
+    method, n_free = law.method, int(free.sum())
+    warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
+    return replace(found, warnings=warnings)
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
-    """The rows that a law was fitted to, and which of them were held out, taken from `table` as the fit took them.
+    """The rows of `table` that a law was fitted to, and which of them were held out, (rows,) bool.
 
     Raises UserError for a law that was not fitted, or rows that it could not be fitted to."""
-    asked = law.selection
+    asked = law.data.selection
     if not asked:
-        raise errors.UserError(f"{law.law} has coefficients that were given, not fitted to rows")
-    rows = select(table, law.form, law.loss, asked["columns"], asked["where"], asked["best_of"])
+        raise errors.UserError(f"{law.name} has published coefficients; it was not fitted to rows")
+    rows = select(table, law.form, law.data.loss, asked["columns"], asked["where"], asked["best_of"])
     rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
     return rows, held_out
 
@@ -154,14 +167,14 @@ def _free(form: Form, fix: Mapping[str, float]) -> np.ndarray:
 def _refuse_too_little(form: Form, rows: Rows, free: np.ndarray, fix: Mapping) -> None:
     if len(rows) < free.sum():
         raise errors.UserError(
-            f"{len(rows)} rows cannot carry {free.sum()} coefficients of {form.name}: "
+            f"{len(rows)} rows cannot determine {free.sum()} coefficients of {form.name}: "
             f"train more runs, fix some with --fix, or take a law with fewer"
         )
     single = [s for s, v in rows.columns.items() if len(np.unique(v)) < 2]
     if not single:
         return
-    at = form.inner({**next(iter(form.published.values())), **fix})
-    if doubt.rank(Problem(form, rows.columns, rows.losses, Objective(huber=np.inf)), at, free) < free.sum():
+    at = starts.draw(form, 1, fix)[0]
+    if identifiability.rank(Problem(form, rows.columns, rows.losses, Objective(huber=np.inf)), at, free) < free.sum():
         said = " and ".join(f"{rows.sources[s]} has one value only ({rows.columns[s][0]:g})" for s in single)
         raise errors.UserError(
             f"{said}, and {form.name} needs it to vary: add runs, fix what depends on it with"
@@ -169,19 +182,25 @@ def _refuse_too_little(form: Form, rows: Rows, free: np.ndarray, fix: Mapping) -
         )
 
 
-def _named(form: Form, theta: np.ndarray) -> dict[str, float]:
-    return {k: float(v) for k, v in form.outer(theta).items()}
+def _refuse_too_much(rows: int, start: int | Mapping, resampling: Resampling) -> None:
+    limits.refuse_rows(rows)
+    if isinstance(start, int):
+        limits.refuse_starts(rows, start)
+    limits.refuse_samples(rows, resampling.samples)
 
 
-def _errors(residuals: np.ndarray, held_out: np.ndarray, noise: float | None, cells: int) -> dict[str, float]:
-    """Root mean squares in nats; noise is the scatter of replicated cells, which no law can beat."""
+def _errors(rows: Rows, predicted: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+    """Errors of the law in nats. rmse_…: root mean squares; noise: the scatter of replicated cells, below which no law
+    gets."""
 
     def rms(r):
         return float(np.sqrt(np.mean(r**2)))
 
+    residuals = rows.losses - predicted
     out = {"rmse_fit": rms(residuals[~held_out]), "max_fit": float(np.abs(residuals[~held_out]).max())}
     if held_out.any():
         out |= {"rmse_holdout": rms(residuals[held_out]), "mean_holdout": float(residuals[held_out].mean())}
+    noise, cells = spread_of_replicates(rows)
     if noise is not None:
         out |= {"noise": noise, "replicated_cells": cells}
     return out

@@ -1,119 +1,121 @@
-"""Scaling laws, each declared once: its formula, its coefficients, what its N means, its published numbers and their
-source.
+"""Scaling laws, each declared once: formula, coefficients, columns, published numbers and their source.
 
 A form is a function of columns and coefficients under `@declare`; fit, intervals, prediction and optimum follow from
 it:
 
     @declare(
-        source="Hoffmann et al. 2022, Eq. 2", columns={"N": "n_total", "D": "tokens"}, cost="flops_6nd",
+        formula="E + A * N^-alpha + B * D^-beta", source="Hoffmann et al. 2022, Eq. 2",
+        columns={"N": "n_total", "D": "tokens"}, cost="flops_6nd",
         coefficients={"E": positive(0.5, 3), "A": positive(1, 1e6), "alpha": exponent(), ...},
         published={"hoffmann2022": {"E": 1.69, ...}},
     )
     def chinchilla(N, D, E, A, alpha, B, beta):
         return E + A * power(N, -alpha) + B * power(D, -beta)
 
-The formula is written with `exp`, `log` and `power` of this module, which serve numpy (prediction, float64, no JAX
-import) and JAX tracers (fitting) alike."""
+The function uses `exp`, `log` and `power` of this module, which serve numpy (prediction, float64, no JAX import) and
+JAX tracers (fitting) alike."""
 
-import ast
 import inspect
-import re
-import sys
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from moe_jax import errors
 
 
-def _namespace(*values):
-    """jax.numpy where a value is JAX's, numpy otherwise; JAX is never imported from here."""
-    jax = sys.modules.get("jax")
-    return jax.numpy if jax and any(isinstance(v, jax.Array) for v in values) else np
+def _namespace(x):
+    """The array library of x: jax.numpy for JAX's arrays and tracers, numpy for numbers and its own arrays."""
+    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
 
 
 def exp(x):
+    """e^x for arrays of numpy or JAX."""
     return _namespace(x).exp(x)
 
 
 def log(x):
+    """ln x for arrays of numpy or JAX."""
     return _namespace(x).log(x)
 
 
 def power(x, p):
-    """x**p for x > 0; exp of a log is twice as fast as XLA's pow, and the log of a column is taken once for all
-    starts."""
+    """x^p for x > 0, as exp(p ln x).
+
+    Twice as fast as XLA's pow, and the logarithm of a column is taken once for all starts."""
     return exp(p * log(x))
 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """How one coefficient is searched: `start` is the box that starts are drawn from, in the coefficient's own units.
+    """How the optimiser searches for one coefficient.
 
-    A positive coefficient is fitted as its logarithm. `bounds` are walls for the optimiser, far from any sensible
-    value: a coefficient that ends there is reported as not identified."""
+    start, bounds: (low, high) in the coefficient's own units. Starts are drawn within `start`; the search ends at
+    `bounds`, far from any sensible value: a coefficient that gets there is reported as not identified."""
 
-    positive: bool
+    positive: bool  # fitted as its logarithm
     start: tuple[float, float]
     bounds: tuple[float, float]
 
     def inner(self, value):
-        """The optimiser's coordinate of a value."""
+        """A value as the optimiser's coordinate."""
         return np.log(value) if self.positive else np.asarray(value, float)
 
     def outer(self, theta):
+        """The value of an optimiser's coordinate."""
         return np.exp(theta) if self.positive else np.asarray(theta, float)
 
 
 def positive(low: float, high: float, bounds: tuple[float, float] = (1e-9, 1e30)) -> Coefficient:
-    """A coefficient that multiplies something and cannot change sign; `low` and `high` bound its starts."""
+    """A coefficient above zero, fitted as its logarithm; starts lie within low..high."""
     return Coefficient(True, (low, high), bounds)
 
 
 def exponent(low: float = 0.05, high: float = 0.8, bounds: tuple[float, float] = (-8.0, 8.0)) -> Coefficient:
-    """A coefficient of either sign, starts within low..high."""
+    """A coefficient of either sign; starts lie within low..high."""
     return Coefficient(False, (low, high), bounds)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Axes:
-    """What a law calls its columns (N, D, G, …), and what results.csv calls them."""
+    """The columns of a law: symbol (N, D, G, …) -> column of results.csv."""
 
     name: str
     columns: Mapping[str, str]
-    shares: frozenset[str] = frozenset()  # symbols that are shares in [0, 1), as sparsity; all others are above zero
+    shares: frozenset[str] = frozenset()  # symbols with values in [0, 1), as sparsity; all others are above zero
 
     @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(self.columns)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)  # a form is itself: kernels are cached by it
+@dataclass(frozen=True)
+class SourceFile:
+    """A user's file that declares forms, and the SHA-256 of what it held when it was run."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)  # compared by identity: compiled kernels are cached by form
 class Form(Axes):
-    """A law as declared; its function takes the symbols, then the coefficients."""
+    """A declared law. Its function takes the symbols, then the coefficients, and gives nats per token."""
 
     function: Callable
+    formula: str  # the right-hand side for people, equal to the function (tested); definitions follow a semicolon
     coefficients: Mapping[str, Coefficient]
-    cost: str | None  # the FLOP formula of moe_jax.counts that the paper plans with
+    cost: str | None  # the paper's FLOP formula, of moe_jax/flops.py
     source: str
-    published: Mapping[str, Mapping[str, float]]  # by where it was printed; the first is the one shown beside a fit
-    holds_at: Mapping[
-        str, Mapping[str, float]
-    ]  # what a published set holds for, by where: {"E=64": {"expansion_rate": 64}}
+    # Sets of coefficients by the place that printed them; the first is the one shown beside a fit.
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # Constants of the runs behind a published set: {"E=64": {"expansion_rate": 64}}.
+    holds_at: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    file: SourceFile | None = None  # None: a form of this package, or one declared in the running program
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The coefficients' names, in the order of declaration."""
         return tuple(self.coefficients)
-
-    @property
-    def formula(self) -> str:
-        """The right-hand side as it stands in the source, for tables and reports."""
-        *definitions, value = ast.parse(textwrap.dedent(inspect.getsource(self.function))).body[0].body
-        lines = [ast.unparse(_Powers().visit(line)) for line in (value.value, *definitions)]
-        text = "; ".join(lines).replace(" ** ", "^").replace("lambda_", "lambda")
-        return re.sub(r"\^\((-\w+)\)", r"^\1", text)
 
     def loss(self, columns: Mapping[str, np.ndarray], coefficients: Mapping[str, float]) -> np.ndarray:
         """Nats per token, float64. columns: by symbol; all arrays broadcast against each other."""
@@ -123,28 +125,19 @@ class Form(Axes):
             return np.asarray(self.function(*given))
 
     def inner(self, coefficients: Mapping[str, float]) -> np.ndarray:
-        """Coefficients by name -> the optimiser's vector, in the order of declaration."""
+        """Coefficients by name -> the optimiser's vector (coefficients,), in the order of declaration."""
         return np.array([c.inner(coefficients[k]) for k, c in self.coefficients.items()], np.float64)
 
     def outer(self, theta: np.ndarray) -> dict[str, np.ndarray]:
-        """The optimiser's vectors, (…, coefficients) -> values by name, each (…)."""
+        """The optimiser's vectors (…, coefficients) -> coefficients by name, each (…)."""
         return {k: c.outer(theta[..., i]) for i, (k, c) in enumerate(self.coefficients.items())}
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) of the optimiser's vector, each (coefficients,)."""
         low, high = zip(
             *((c.inner(c.bounds[0]), c.inner(c.bounds[1])) for c in self.coefficients.values()), strict=True
         )
         return np.array(low, np.float64), np.array(high, np.float64)
-
-
-class _Powers(ast.NodeTransformer):
-    """power(x, p) -> x ** p."""
-
-    def visit_Call(self, node):
-        node = self.generic_visit(node)
-        if ast.unparse(node.func).split(".")[-1] != "power":
-            return node
-        return ast.BinOp(node.args[0], ast.Pow(), node.args[1])
 
 
 FORMS: dict[str, Form] = {}
@@ -152,18 +145,20 @@ FORMS: dict[str, Form] = {}
 
 def declare(
     *,
+    formula: str,
     source: str,
-    columns: dict,
-    coefficients: dict,
-    published: dict,
+    columns: Mapping[str, str],
+    coefficients: Mapping[str, Coefficient],
+    published: Mapping[str, Mapping[str, float]] | None = None,
     cost: str | None = None,
-    holds_at: Mapping[str, dict] | None = None,
+    holds_at: Mapping[str, Mapping[str, float]] | None = None,
     shares: Iterable[str] = (),
-):
-    """Registers the decorated formula under its own name.
+) -> Callable[[Callable], Callable]:
+    """Registers the decorated function as a form under its own name; arguments as the fields of Form.
 
-    Its parameters are the symbols and then the coefficients; one trailing underscore is allowed (lambda_).
-    """
+    Its parameters are the symbols and then the coefficients; one trailing underscore is allowed (lambda_). Raises
+    ValueError where they are not, or where a published set has other coefficients."""
+    published = published or {}
 
     def register(function: Callable) -> Callable:
         asked = [p.removesuffix("_") for p in inspect.signature(function).parameters]
@@ -180,6 +175,7 @@ def declare(
             columns=columns,
             shares=frozenset(shares),
             function=function,
+            formula=formula,
             coefficients=coefficients,
             cost=cost,
             source=source,
@@ -192,6 +188,7 @@ def declare(
 
 
 def get(name: str) -> Form:
+    """The form of a name. Raises UserError where there is none."""
     if name not in FORMS:
         raise errors.UserError(f"there is no law {name!r}; the laws are {', '.join(FORMS)}")
     return FORMS[name]

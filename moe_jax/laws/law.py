@@ -1,85 +1,102 @@
-"""A fitted law: what law.json holds, and predictions from it."""
+"""A fitted law: predictions, and the law.json that keeps it."""
 
 import csv
 import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import get_type_hints
 
 import numpy as np
 from etils import epath
 
-from moe_jax import errors, files
-from moe_jax.laws import forms
+from moe_jax import errors, files, records
+from moe_jax.laws import forms, user_file
 from moe_jax.laws.forms import Form
+from moe_jax.laws.intervals import tails
+
+
+@dataclass(frozen=True)
+class FitData:
+    """The rows that a law was fitted to."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # symbol -> column or expression of the table
+    loss: str = "eval_loss"  # column of the losses
+    range: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column -> (min, max) of the rows fitted
+    constants: Mapping[str, object] = field(default_factory=dict)  # columns outside the law, with one value in all rows
+    selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
+    n_fit: int = 0
+    n_holdout: int = 0
+    sha256: str = ""  # of the table
+    notes: tuple[str, ...] = ()  # sentences: rows left out, columns that vary besides the law's axes
+
+
+@dataclass(frozen=True)
+class FitMethod:
+    """How a law was fitted."""
+
+    objective: Mapping[str, object] = field(default_factory=dict)  # settings, bootstrap, split, and the value reached
+    starts: int = 0
+    starts_at_best: int = 0
+
+
+@dataclass(frozen=True)
+class Identifiability:
+    """What the rows do not determine."""
+
+    unidentified: tuple[str, ...] = ()  # names of coefficients, fitted or fixed
+    warnings: tuple[str, ...] = ()  # sentences: why they are not, and what else weakens the fit
 
 
 @dataclass(frozen=True)
 class Law:
-    """Coefficients of a form, with everything that says how far to trust them.
+    """A form with its coefficients, and everything that tells how reliable they are.
 
-    intervals: name -> (low, high), the central `level` of the bootstrap samples; a coefficient that was fixed has (v,
-    v). errors: nats; at least rmse_fit, and rmse_holdout where rows were held out, noise where cells were replicated.
-    unidentified: names of coefficients that the data do not determine, `doubts` the sentences that say so. range:
-    results column -> (min, max) of the rows fitted. fixed: columns outside the law with one value in all rows."""
+    intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient.
+    fixed_coefficients: held at a value by the user, not fitted. errors: nats; rmse_fit and max_fit, rmse_holdout where
+    rows were held out, noise where cells were replicated."""
 
     form: Form
     coefficients: Mapping[str, float]
+    fixed_coefficients: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     level: float = 0.8
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # bootstrap, each (samples,); empty without
     errors: Mapping[str, float] = field(default_factory=dict)
-    objective: Mapping[str, object] = field(default_factory=dict)
-    selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
-    given: Mapping[str, float] = field(default_factory=dict)  # coefficients fixed by the user, not fitted
-    fixed: Mapping[str, object] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
-    loss: str = "eval_loss"
-    range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    n_fit: int = 0
-    n_holdout: int = 0
-    data_sha256: str = ""
-    unidentified: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    starts: int = 0
-    starts_at_best: int = 0
-    request: str = (
-        ""  # digest of what `moe-jax fit` was asked and of the results file; the same again is not fitted again
-    )
+    data: FitData = field(default_factory=FitData)
+    method: FitMethod = field(default_factory=FitMethod)
+    identifiability: Identifiability = field(default_factory=Identifiability)
 
     @property
-    def law(self) -> str:
+    def name(self) -> str:
+        """The form's name."""
         return self.form.name
 
-    @property
-    def cost(self) -> str | None:
-        return self.form.cost
-
     def axes(self, table: Mapping) -> dict[str, np.ndarray]:
-        """The law's columns by symbol, from a table or mapping that has them by symbol, by the name they were fitted
-        from or by the name in results.csv."""
+        """Symbol -> column. The table may name them by symbol, by the column of the fit, or by that of results.csv.
+
+        Raises UserError for a column that is not there."""
         found = {}
         for symbol, column in self.form.columns.items():
-            source = self.columns.get(symbol, column)
+            source = self.data.columns.get(symbol, column)
             key = next((k for k in (symbol, source, column) if k in table), None)
             if key is None:
                 raise errors.UserError(
-                    f"{self.law} needs {symbol} (column {source!r}) and was given {', '.join(map(str, table))}"
+                    f"{self.name} needs {symbol} (column {source!r}) and was given {', '.join(map(str, table))}"
                 )
             found[symbol] = np.asarray(table[key], np.float64)
         return found
 
     def outside(self, table: Mapping) -> dict[str, np.ndarray]:
         """Where a prediction is an extrapolation: for each column fitted, True outside the range of the rows fitted."""
-        axes = self.axes(table)
-        sources = {self.columns.get(s, c): axes[s] for s, c in self.form.columns.items()}
+        axes, known = self.axes(table), self.data.range
+        sources = {self.data.columns.get(s, c): axes[s] for s, c in self.form.columns.items()}
         slack = 1e-9
         return {
-            c: (v < self.range[c][0] * (1 - slack)) | (v > self.range[c][1] * (1 + slack))
+            c: (v < known[c][0] * (1 - slack)) | (v > known[c][1] * (1 + slack))
             for c, v in sources.items()
-            if c in self.range
+            if c in known
         }
 
     def loss_at(self, table: Mapping) -> np.ndarray:
@@ -104,19 +121,25 @@ class Law:
         if residual:
             scatter = np.random.default_rng(0).standard_normal((len(spread),) + (1,) * value.ndim)
             spread = spread + self.errors["rmse_fit"] * scatter
-        low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.quantile(spread, tails(level), axis=0)
         return value, low, high
 
     def to_json(self) -> dict:
-        stored = {"law": self.law, "formula": self.form.formula, "cost": self.cost}
-        stored |= {f: getattr(self, f) for f in _STORED}
+        """What law.json holds; the bootstrap samples lie beside it."""
+        stored = {"law": self.name, "formula": self.form.formula, "cost": self.form.cost}
+        if self.form.file is not None:
+            stored["declared_in"] = {"file": self.form.file.path, "sha256": self.form.file.sha256}
+        for key, (group, name) in _KEYS.items():
+            stored[key] = getattr(getattr(self, group) if group else self, name)
         return json.loads(json.dumps(stored, default=lambda v: v.item()))  # numpy scalars become numbers
 
-    def save(self, path) -> None:
-        """Writes law.json atomically, and its bootstrap samples beside it as law.bootstrap.csv."""
+    def save(self, path, **more: object) -> None:
+        """Writes law.json atomically, and its bootstrap samples beside it as law.bootstrap.csv.
+
+        more: further keys for the file, which `load` ignores."""
         path = epath.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored, samples = self.to_json(), _samples_path(path)
+        stored, samples = self.to_json() | more, _samples_path(path)
         if self.samples:
             out = io.StringIO()
             writer = csv.writer(out, lineterminator="\n")
@@ -126,26 +149,66 @@ class Law:
             stored["bootstrap_sha256"] = _sha256(out.getvalue())
         else:
             samples.unlink(missing_ok=True)
-        files.write_json(path, stored)
+        files.write_sealed(path, stored)
 
 
-_STORED = tuple(f.name for f in fields(Law) if f.name not in ("form", "samples"))
+# Key of law.json -> (group of Law, field); the file is flat.
+_KEYS = {
+    "coefficients": ("", "coefficients"),
+    "fixed_coefficients": ("", "fixed_coefficients"),
+    "intervals": ("", "intervals"),
+    "level": ("", "level"),
+    "errors": ("", "errors"),
+    "objective": ("method", "objective"),
+    "starts": ("method", "starts"),
+    "starts_at_best": ("method", "starts_at_best"),
+    "selection": ("data", "selection"),
+    "fixed": ("data", "constants"),
+    "columns": ("data", "columns"),
+    "loss": ("data", "loss"),
+    "range": ("data", "range"),
+    "n_fit": ("data", "n_fit"),
+    "n_holdout": ("data", "n_holdout"),
+    "data_sha256": ("data", "sha256"),
+    "notes": ("data", "notes"),
+    "unidentified": ("identifiability", "unidentified"),
+    "warnings": ("identifiability", "warnings"),
+}
+_HINTS = {
+    group: get_type_hints(cls)
+    for group, cls in (("", Law), ("method", FitMethod), ("data", FitData), ("identifiability", Identifiability))
+}
 
 
 def load(path) -> Law:
-    """Law from a law.json (and the samples beside it, where they are)."""
+    """Law from a law.json, and from the samples beside it where there are any.
+
+    Raises UserError where the file is missing, damaged or of iso-FLOP fits, and where its form is not declared."""
     path = epath.Path(path)
     if not path.exists():
         raise errors.UserError(f"there is no law {path}; `moe-jax fit` writes one")
     try:
-        stored = files.read_json(path)
+        stored = files.read_sealed(path)
         if str(stored.get("law")).startswith("isoflop_"):
-            raise errors.UserError(f"{path} holds iso-FLOP fits, which have no formula: `moe-jax optimum` asks them")
-        values = {f: tuple(v) if isinstance(v := stored[f], list) else v for f in _STORED}
-        for pairs in ("intervals", "range"):
-            values[pairs] = {name: (low, high) for name, (low, high) in values[pairs].items()}
-        samples = _load_samples(path, stored.get("bootstrap_sha256"))
-        return Law(form=forms.get(stored["law"]), samples=samples, **values)
+            raise errors.UserError(f"{path} holds iso-FLOP fits, which have no formula; `moe-jax optimum` reads them")
+        values: dict[str, dict] = {"": {}, "data": {}, "method": {}, "identifiability": {}}
+        for key, (group, name) in _KEYS.items():
+            if not records.is_of(stored[key], _HINTS[group][name], signed=True):
+                raise TypeError(f"{key} is {stored[key]!r:.40}")
+            values[group][name] = tuple(stored[key]) if isinstance(stored[key], list) else stored[key]
+        for group, name in (("", "intervals"), ("data", "range")):
+            values[group][name] = {k: (low, high) for k, (low, high) in values[group][name].items()}
+        form, samples = user_file.form_of_law(stored, path), _load_samples(path, stored.get("bootstrap_sha256"))
+        if any(named.keys() != set(form.names) for named in [stored["coefficients"], *filter(None, [samples])]):
+            raise ValueError(f"its coefficients are not {', '.join(form.names)}")
+        return Law(
+            form=form,
+            samples=samples,
+            data=FitData(**values["data"]),
+            method=FitMethod(**values["method"]),
+            identifiability=Identifiability(**values["identifiability"]),
+            **values[""],
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise errors.UserError(
             f"{path} is not a law.json of this program ({type(e).__name__}: {e}); fit it again"
@@ -153,23 +216,24 @@ def load(path) -> Law:
 
 
 def published(name: str, where: str | None = None) -> Law:
-    """A form with coefficients as printed: published("krajewski2024", "E=64, Table 5"); default: the form's first
-    set."""
+    """A form with coefficients as printed: published("krajewski2024", "E=64, Table 5"); default: its first set.
+
+    Raises UserError for an unknown form or set."""
     form = forms.get(name)
+    if not form.published:
+        raise errors.UserError(f"{name} is declared without published coefficients; name a law.json fitted with it")
     where = where or next(iter(form.published))
     if where not in form.published:
         raise errors.UserError(f"{name} has no published coefficients {where!r}, only {', '.join(form.published)}")
-    return Law(
-        form=form,
-        coefficients=form.published[where],
-        columns=form.columns,
-        fixed=form.holds_at.get(where, {}),
-        notes=(f"{form.source}: {where}",),
-    )
+    data = FitData(columns=form.columns, constants=form.holds_at.get(where, {}), notes=(f"{form.source}: {where}",))
+    return Law(form=form, coefficients=form.published[where], data=data)
 
 
 def find(text: str) -> Law:
-    """A law by its file, or a published one by name, as "krajewski2024" or "krajewski2024:E=16, Table 8"."""
+    """A law by its file or its name: "W/law.json", "krajewski2024", "krajewski2024:E=16, Table 8".
+
+    "FILE.py:" before either runs a file that declares the form. Raises UserError where there is no such law."""
+    text = user_file.declare(text)
     name, _, where = text.partition(":")
     if name in forms.FORMS:
         return published(name, where or None)
@@ -183,12 +247,18 @@ def _samples_path(path):
 
 
 def _load_samples(path, sha256: str | None) -> dict[str, np.ndarray]:
-    """The samples written with this law.json; another fit's, left by a crash between the two files, are not taken for
-    them."""
-    beside = _samples_path(path)
-    if sha256 is None or not beside.exists():
+    """The bootstrap samples written with this law.json. Raises UserError where they are gone or of another fit.
+
+    A crash between the two files leaves samples of another fit there: the digest tells them apart."""
+    if sha256 is None:
         return {}
-    text = beside.read_text()
+    beside = _samples_path(path)
+    try:
+        text = files.read_file(beside).decode(errors="replace")
+    except FileNotFoundError as e:
+        raise errors.UserError(
+            f"{beside} is not there, and {path} takes its intervals from it; put it back, or fit again"
+        ) from e
     if _sha256(text) != sha256:
         raise errors.UserError(f"{beside} was not written with {path}; fit again")
     header, *lines = csv.reader(io.StringIO(text))

@@ -1,11 +1,13 @@
-"""What a fit minimises, and its derivatives for many problems at once.
+"""The objective of a fit and its derivatives, for many problems at once.
 
     f(θ) = Σ_rows w · huber(residual) + Σw · (l1·Σ|θ| + l2·Σθ²)
 
 residual = ln L − ln loss (space "log") or L − loss ("linear"), in float64. Huber(r) = r²/2 up to δ, then δ(|r| − δ/2).
 θ are the optimiser's coordinates (logarithms of positive coefficients), as in krajewski2024's code. The sum is
 Besiroglu's convention; the factor Σw makes the penalty weigh as it does in a mean over rows, krajewski2024's
-convention."""
+convention.
+
+The rows of a large table are summed in chunks, so that no array has a place for each row, problem and coefficient."""
 
 import functools
 import math
@@ -19,12 +21,15 @@ import numpy as np
 from moe_jax import errors
 from moe_jax.laws.forms import Form
 
+WHOLE = 512  # rows that are summed at once
+CHUNK = 128  # rows of a larger table that are: with 8 problems their derivatives stay in a core's cache
+THINNED = 4096  # rows that show where the minima are
 _KINK = 1e-6  # |θ| is √(θ² + kink²) in the l1 penalty, so that Newton steps exist at 0
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The settings that define what "best" means; frozen, so that a law.json can repeat them."""
+    """The settings of the objective; law.json records them. Raises UserError for invalid settings."""
 
     space: str = "log"  # log | linear
     huber: float = 1e-3  # δ; inf is least squares
@@ -41,9 +46,20 @@ class Objective:
             raise errors.UserError(f"penalties are l1 {self.l1} and l2 {self.l2}, must not be negative")
 
     def to_json(self) -> dict:
+        """The settings, for law.json."""
         return {**asdict(self), "huber": self.huber if math.isfinite(self.huber) else "inf"}  # JSON has no infinity
 
+    @classmethod
+    def from_json(cls, stored: Mapping) -> "Objective":
+        """The objective that law.json repeats. Raises errors.UserError where it is not one."""
+        try:
+            numbers = {k: float(stored[k]) for k in ("huber", "l1", "l2", "weight_exponent")}
+            return cls(space=stored["space"], **numbers)
+        except (KeyError, TypeError, ValueError) as e:
+            raise errors.UserError(f"law.json has no objective that can be read ({type(e).__name__}: {e})") from e
+
     def row_weights(self, losses: np.ndarray) -> np.ndarray:
+        """The weight of each row (rows,), mean 1; losses in nats."""
         if self.weight_exponent == 0:
             return np.ones(len(losses))
         weights = np.log(losses) ** -self.weight_exponent
@@ -51,10 +67,10 @@ class Objective:
 
 
 class Problem:
-    """One form on one table of rows: evaluates batches of θ with batches of row weights.
+    """The objective of one form on one table of rows, for batches of θ and of row weights.
 
-    columns: by symbol, (rows,); losses: (rows,) nats. Everything runs in float64 on the host's CPU, in a scope of its
-    own: the importing process keeps its precision and its accelerator."""
+    columns: by symbol, (rows,); losses: (rows,) nats. Shapes: B problems, P coefficients, R rows. Everything runs in
+    float64 on the host's CPU, in a scope of its own: the importing process keeps its precision and its accelerator."""
 
     def __init__(self, form: Form, columns: Mapping, losses: np.ndarray, objective: Objective):
         self.form, self.objective = form, objective
@@ -72,17 +88,27 @@ class Problem:
             replace(self.objective, **changes),
         )
 
+    def thinned(self) -> "Problem":
+        """The problem on 4,096 of the rows, drawn at random; itself where it has no more."""
+        rows = len(self.losses)
+        if rows <= THINNED:
+            return self
+        some = np.sort(np.random.default_rng(0).choice(rows, THINNED, replace=False))
+        columns = {s: v[some] for s, v in zip(self.form.symbols, self.columns, strict=True)}
+        return Problem(self.form, columns, self.losses[some], self.objective)
+
     def normal_equations(self, theta_BxP: np.ndarray, weights_BxR: np.ndarray):
         """f (B), gradient (B, P), and two curvatures (B, P, P): of rows within δ, and the majorizer of rows outside."""
-        return self._run(_normal_equations, theta_BxP, weights_BxR)
+        return self._run(normal_equations_kernel, theta_BxP, weights_BxR)
 
-    def values(self, theta_BxP: np.ndarray, weights_BxR: np.ndarray) -> np.ndarray:
-        return self._run(_values, theta_BxP, weights_BxR)
+    def values(self, theta_BxP: np.ndarray) -> np.ndarray:
+        """f (B) under the problem's own row weights."""
+        return self._run(values_kernel, theta_BxP, self.weights)
 
-    def _run(self, kernel, theta_BxP, weights_BxR):
+    def _run(self, kernel, theta_BxP, weights):
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
             scalars = np.array([self.objective.huber, self.objective.l1, self.objective.l2])
-            out = kernel(self.form, self.objective.space)(theta_BxP, weights_BxR, self.columns, self.target, scalars)
+            out = kernel(self.form, self.objective.space)(theta_BxP, weights, self.columns, self.target, scalars)
             return jax.tree.map(np.asarray, out)
 
 
@@ -93,8 +119,7 @@ def _residuals(form: Form, space: str, theta_P, columns, target_R):
 
 
 def _huber(residual_R, delta):
-    """ρ, and the two weights of its curvature: 1 within δ (Newton's), δ/|r| outside (the quadratic that majorizes ρ
-    there)."""
+    """ρ, and the two weights of its curvature: 1 within δ (Newton's), δ/|r| outside (of the majorizing quadratic)."""
     size_R = jnp.abs(residual_R)
     inside_R = size_R <= delta
     rho_R = jnp.where(inside_R, 0.5 * residual_R**2, delta * (size_R - 0.5 * delta))
@@ -109,32 +134,65 @@ def _penalty(theta_P, l1, l2):
     return value, l1 * theta_P / size_P + 2 * l2 * theta_P, l1 * _KINK**2 / size_P**3 + 2 * l2
 
 
+def _sum_rows(sums, weight_R, columns, target_R):
+    """sums(weight_R, columns, target_R) over all rows, in chunks where they are many."""
+    rows, given = len(target_R), (weight_R, columns, target_R)
+    if rows <= WHOLE:
+        return sums(*given)
+    before = (rows - 1) // CHUNK  # chunks before the last one, which may be shorter
+
+    def part(start, size):
+        return sums(*jax.tree.map(lambda x_R: jax.lax.dynamic_slice_in_dim(x_R, start, size), given))
+
+    last = part(before * CHUNK, rows - before * CHUNK)
+    return jax.lax.fori_loop(0, before, lambda i, sum_: jax.tree.map(jnp.add, sum_, part(i * CHUNK, CHUNK)), last)
+
+
 @functools.cache
-def _normal_equations(form: Form, space: str):
+def normal_equations_kernel(form: Form, space: str):
+    """The compiled function behind `Problem.normal_equations`, each problem with its own weights (B, R)."""
+
     def one(theta_P, weight_R, columns, target_R, scalars):
         delta, l1, l2 = scalars
-        residual_R, push = jax.linearize(lambda t: _residuals(form, space, t, columns, target_R), theta_P)
-        jacobian_PxR = jax.vmap(push)(jnp.eye(len(theta_P), dtype=theta_P.dtype))
-        rho_R, inside_R, outside_R = _huber(residual_R, delta)
+
+        def sums(weight_R, columns, target_R):
+            residual_R, push = jax.linearize(lambda t: _residuals(form, space, t, columns, target_R), theta_P)
+            jacobian_PxR = jax.vmap(push)(jnp.eye(len(theta_P), dtype=theta_P.dtype))
+            rho_R, inside_R, outside_R = _huber(residual_R, delta)
+            inner_PxR = jacobian_PxR * (weight_R * inside_R)[None, :]
+            outer_PxR = jacobian_PxR * (weight_R * outside_R)[None, :]
+            return (
+                weight_R.sum(),
+                (weight_R * rho_R).sum(),
+                (inner_PxR + outer_PxR) @ residual_R,
+                inner_PxR @ jacobian_PxR.T,
+                outer_PxR @ jacobian_PxR.T,
+            )
+
+        total, f, gradient_P, inside_PxP, outside_PxP = _sum_rows(sums, weight_R, columns, target_R)
         penalty, slope_P, bend_P = _penalty(theta_P, l1, l2)
-        total = weight_R.sum()
-        inner_PxR = jacobian_PxR * (weight_R * inside_R)[None, :]
-        outer_PxR = jacobian_PxR * (weight_R * outside_R)[None, :]
         return (
-            (weight_R * rho_R).sum() + total * penalty,
-            (inner_PxR + outer_PxR) @ residual_R + total * slope_P,
-            inner_PxR @ jacobian_PxR.T + total * jnp.diag(bend_P),
-            outer_PxR @ jacobian_PxR.T,
+            f + total * penalty,
+            gradient_P + total * slope_P,
+            inside_PxP + total * jnp.diag(bend_P),
+            outside_PxP,
         )
 
     return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None)))
 
 
 @functools.cache
-def _values(form: Form, space: str):
+def values_kernel(form: Form, space: str):
+    """The compiled function behind `Problem.values`; all problems share their weights (R)."""
+
     def one(theta_P, weight_R, columns, target_R, scalars):
         delta, l1, l2 = scalars
-        rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta)
-        return (weight_R * rho_R).sum() + weight_R.sum() * _penalty(theta_P, l1, l2)[0]
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None)))
+        def sums(weight_R, columns, target_R):
+            rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta)
+            return (weight_R * rho_R).sum(), weight_R.sum()
+
+        f, total = _sum_rows(sums, weight_R, columns, target_R)
+        return f + total * _penalty(theta_P, l1, l2)[0]
+
+    return jax.jit(jax.vmap(one, in_axes=(0, None, None, None, None)))

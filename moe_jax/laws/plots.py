@@ -2,7 +2,7 @@
 
 laws.plots.fit(fitted).savefig("fit.png"); as the last line of a notebook's cell a figure shows itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,43 +11,51 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from moe_jax import tables
+from moe_jax import text
+from moe_jax.laws.diagnostics import DEVIANCE
 from moe_jax.laws.fitting import Fit
-from moe_jax.laws.isoflop import IsoFlop
-from moe_jax.laws.optima import Plan
-from moe_jax.laws.scrutiny import DEVIANCE
+from moe_jax.laws.isoflop.fits import IsoFlop
+from moe_jax.laws.planner import Plan
 
 _WORDS = {"N": "parameters N", "D": "tokens D", "G": "granularity G", "E": "expansion rate E", "S": "sparsity S"}
 
 
-def fit(fitted: Fit) -> Figure:
-    """Measured against predicted losses, and the residuals along each of the law's axes."""
+def fit(fitted: Fit, labels: Mapping[str, str] | None = None) -> Figure:
+    """Measured against predicted losses, and the residuals along each of the law's axes; hollow: held-out runs.
+
+    labels: what the axes are called, by the law's symbol."""
     rows, law = fitted.rows, fitted.law
-    symbols = law.form.symbols
-    figure = Figure(figsize=(3.4 * (1 + len(symbols)), 3.4), layout="constrained")
-    axes = figure.subplots(1, 1 + len(symbols))
-    seen, left = ~fitted.held_out, fitted.held_out
-    first = axes[0]
-    first.axline((rows.losses.mean(),) * 2, slope=1, color="0.7", lw=1)
-    for mask, name, marker in ((seen, "fitted", "o"), (left, "held out", "x")):
-        if mask.any():
-            first.plot(
-                fitted.predicted[mask], rows.losses[mask], marker, ms=4, label=f"{name} ({mask.sum()})", alpha=0.8
-            )
-    first.set(xlabel="predicted loss", ylabel="measured loss", title=f"RMSE {law.errors['rmse_fit']:.4f} nats")
-    first.legend(frameon=False)
-    for ax, symbol in zip(axes[1:], symbols, strict=True):
-        ax.axhline(0, color="0.7", lw=1)
-        for mask, marker in ((seen, "o"), (left, "x")):
-            ax.plot(rows.columns[symbol][mask], fitted.residuals[mask], marker, ms=4, alpha=0.8)
-        if symbol != "S":
+    rmse, words = law.errors["rmse_fit"], _WORDS | dict(labels or {})
+    n = 1 + len(law.form.symbols)
+    figure = Figure(figsize=(8.2, 0.5 + 2.8 * -(-n // 2)), layout="constrained")
+    first, *others = figure.subplots(-(-n // 2), 2, squeeze=False).ravel()
+    first.axline((rows.losses.mean(),) * 2, slope=1, color="0.4", lw=0.8)
+    _fitted_and_held_out(first, fitted, fitted.predicted, rows.losses)
+    first.set(xlabel="predicted loss (nats per token)", ylabel="measured loss (nats per token)")
+    limit = 1.15 * max(np.abs(fitted.residuals).max(), rmse)
+    for ax, symbol in zip(others, law.form.symbols, strict=False):
+        ax.axhspan(-rmse, rmse, color="0.88", zorder=0, label=f"± RMSE of the fit, {rmse:.4f}")
+        ax.axhline(0, color="0.4", lw=0.8)
+        _fitted_and_held_out(ax, fitted, rows.columns[symbol], fitted.residuals)
+        if symbol != "S" and rows.columns[symbol].min() > 0:
             _logarithmic(ax, rows.columns[symbol])
-        ax.set(xlabel=_WORDS.get(symbol, symbol), ylabel="measured − predicted")
+        ax.set(xlabel=words.get(symbol, symbol).replace("$", r"\$"), ylabel="measured − predicted (nats)")
+        ax.set_ylim(-limit, limit)
+    for unused in others[n - 1 :]:
+        unused.remove()
+    handles, names = others[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
+def _fitted_and_held_out(ax, fitted: Fit, x: np.ndarray, y: np.ndarray) -> None:
+    for mask, face, name in ((~fitted.held_out, "#1f5fa8", "fitted"), (fitted.held_out, "white", "held out")):
+        if mask.any():
+            ax.plot(x[mask], y[mask], "o", ms=5, color="#1f5fa8", mfc=face, label=f"{name} ({mask.sum()})", zorder=3)
+
+
 def profile(table: pd.DataFrame, name: str, level: float = 0.8) -> Figure:
-    """The deviance along a coefficient, what the data accept shaded; table: of laws.profile."""
+    """The deviance along a coefficient, with the accepted range shaded; table: from laws.profile."""
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
     ax = figure.subplots()
     kept = table["deviance"] <= DEVIANCE[level]
@@ -59,7 +67,7 @@ def profile(table: pd.DataFrame, name: str, level: float = 0.8) -> Figure:
 
 
 def optimum(plans: Sequence[Plan]) -> Figure:
-    """Tokens, active parameters and loss of compute-optimal plans, and their bands; hollow: extrapolated."""
+    """Tokens, active parameters and loss of compute-optimal plans with intervals; hollow points are extrapolated."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     flops = np.array([p.values["flops"] for p in plans])
     beyond = np.array([bool(p.outside) for p in plans])
@@ -70,8 +78,8 @@ def optimum(plans: Sequence[Plan]) -> Figure:
         for mask, face, name in ((~beyond, "C0", "within the fitted range"), (beyond, "white", "extrapolated")):
             if mask.any():
                 ax.plot(flops[mask], values[mask], "o", ms=5, color="C0", mfc=face, label=name)
-        if all(key in p.bands for p in plans):
-            low, high = np.array([p.bands[key] for p in plans]).T
+        if all(key in p.intervals for p in plans):
+            low, high = np.array([p.intervals[key] for p in plans]).T
             ax.fill_between(flops, low, high, alpha=0.2, lw=0)
         ax.set(xscale="log", xlabel="training FLOPs", ylabel=head)
         if key != "loss":
@@ -81,9 +89,9 @@ def optimum(plans: Sequence[Plan]) -> Figure:
 
 
 def isoflop(found: IsoFlop) -> Figure:
-    """Runs of each budget with their parabolas and the power law through the minima; or the surfaces, a panel a budget.
+    """The parabola of each budget and the power law through their minima; or the surfaces, a panel a budget.
 
-    found: of laws.isoflop.fit; one that was read from a file has no runs to draw."""
+    found: from laws.isoflop.fit, with its runs; a fit that was read from a file is drawn without runs."""
     return _parabolas(found) if found.parabolas is not None else _surfaces(found)
 
 
@@ -150,9 +158,10 @@ def _surfaces(found: IsoFlop) -> Figure:
 
 
 def _logarithmic(ax, values: np.ndarray) -> None:
-    """A logarithmic x axis with a tick at each value, where these are few; never with colliding minor labels."""
+    """A logarithmic x axis with a tick at each value, where there are few, and without minor labels, which collide."""
     ax.set_xscale("log")
     ticks = np.unique(values)
     if len(ticks) <= 8:
-        ax.set_xticks(ticks, [tables.short(v) for v in ticks], fontsize=8)
+        ax.set_xticks(ticks, [text.short(v) for v in ticks], fontsize=8)
+        ax.minorticks_off()
     ax.xaxis.set_minor_formatter(NullFormatter())

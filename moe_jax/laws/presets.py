@@ -1,4 +1,4 @@
-"""The papers' own ways of fitting, by name: `--preset krajewski2024`. A flag given beside a preset wins over it."""
+"""Presets: the objective, starts and split of each paper's own fit. `--preset krajewski2024`; flags override it."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from moe_jax.laws.objective import Objective
 
 @dataclass(frozen=True)
 class Preset:
+    """How a paper fitted its law."""
+
     law: str
     objective: Objective
     source: str
@@ -33,7 +35,7 @@ _HOFFMANN = {
 }
 
 PRESETS = {
-    # The text says weight decay 5e-4 and a fitted c. The code has 5e-5·Σ|θ| and c = .472; only that gives Table 1.
+    # The text says weight decay 5e-4 and a fitted c. The code has 5e-5·Σ|θ| and c = .472; only these give Table 1.
     "krajewski2024": Preset(
         law="krajewski2024",
         objective=Objective(space="linear", huber=0.1, l1=5e-5),
@@ -46,7 +48,7 @@ PRESETS = {
         starts=_HOFFMANN,
         source="Hoffmann et al. 2022 §3.3; the sum of Huber losses, as theirs stopped early under a mean",
     ),
-    # Their grid search, on Hoffmann's objective ...
+    # Their grid search, on Hoffmann's objective.
     "besiroglu2024-grid": Preset(
         law="chinchilla",
         objective=Objective(space="log", huber=1e-3),
@@ -54,17 +56,17 @@ PRESETS = {
         drop="highest:5",
         source="Besiroglu et al. 2024, notebook: grid of L-BFGS-B starts",
     ),
-    # ... and what they printed: a Huber likelihood whose scale is free and collapses to e^−12.27, δ to 5e-9: in effect
-    # least absolute deviations. 1e-7 gives their numbers.
+    # Their printed numbers come from a Huber likelihood with a free scale, which collapses to e^−12.27, and δ to 5e-9:
+    # in effect least absolute deviations. δ = 1e-7 gives their numbers.
     "besiroglu2024": Preset(
         law="chinchilla",
         objective=Objective(space="log", huber=1e-7),
         drop="highest:5",
         source="Besiroglu et al. 2024 Table 1 and notebook",
     ),
-    # A weight decay of 1e-5 is printed. Against the mean over rows it swamps the data: on losses planted with their law
-    # the fit misses by .095 nats. Against the sum over their 280 runs it gives .007 fitted and .004 held out, near what
-    # they report (.0062, .0039).
+    # They print a weight decay of 1e-5. Against the mean over rows it swamps the data: on losses planted with their law
+    # the fit misses by .095 nats. Against the sum over their 280 runs it gives .007 fitted and .004 held out, near the
+    # errors that they report (.0062, .0039).
     "joint_moe2025": Preset(
         law="joint_moe2025",
         objective=Objective(space="log", huber=1e-2, l2=1e-5 / 280, weight_exponent=30),
@@ -101,6 +103,7 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
+    """The preset of a name. Raises UserError where there is none."""
     if name not in PRESETS:
         raise errors.UserError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
     return PRESETS[name]

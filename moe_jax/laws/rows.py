@@ -1,4 +1,4 @@
-"""From a results file to the arrays that a law is fitted to. No row is dropped silently."""
+"""Reads and selects the rows that a law is fitted to. No row is dropped silently."""
 
 import hashlib
 import io
@@ -11,29 +11,28 @@ import pandas as pd
 from etils import epath
 
 from moe_jax import errors
-from moe_jax.laws import checks, expressions
+from moe_jax.laws import expressions, table_checks
 from moe_jax.laws.forms import Axes
-from moe_jax.tables import count
+from moe_jax.text import count
 
-# Columns of results.csv that a law may not know as an axis but whose value its coefficients depend on.
+# Columns of results.csv that are rarely axes of a law but change its coefficients.
 CONTEXT = (
     "expansion_rate", "active_rate", "sparsity", "granularity", "n_experts", "top_k", "router", "sequence_length",
-    "vocabulary_size", "store_sha256", "dispatch", "schedule", "batch_tokens",
+    "vocab_size", "store_sha256", "dispatch", "schedule", "batch_tokens",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The runs that a fit uses, in the file's order. columns: by the form's symbols, float64; losses: nats per
-    token."""
+    """The runs that a fit uses, in the file's order."""
 
-    columns: Mapping[str, np.ndarray]
-    losses: np.ndarray
-    names: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]  # by the form's symbols, (rows,) float64
+    losses: np.ndarray  # (rows,) nats per token
+    names: tuple[str, ...]  # of the runs
     table: pd.DataFrame  # the same rows with all their columns
     sources: Mapping[str, str]  # symbol -> the column or expression it was read from
-    context: Mapping[str, object]  # columns outside the law that have one value in all rows
-    notes: tuple[str, ...] = ()  # what was left out, and what varies besides the law's axes
+    constants: Mapping[str, object]  # columns outside the law with one value in all rows
+    notes: tuple[str, ...] = ()  # sentences: rows left out, columns that vary besides the law's axes
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -50,7 +49,7 @@ class Rows:
 
 
 def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFrame, str]:
-    """A table as a DataFrame, read where it is a path, and the SHA-256 of its CSV."""
+    """A table as a DataFrame, read where it is a path, and the SHA-256 of its CSV. Raises UserError as `read`."""
     if isinstance(table, str | os.PathLike):
         return read(table)
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
@@ -58,7 +57,7 @@ def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFram
 
 
 def read(path) -> tuple[pd.DataFrame, str]:
-    """A CSV and the SHA-256 of its bytes."""
+    """A CSV file and the SHA-256 of its bytes. Raises UserError where it is missing or unreadable."""
     path = epath.Path(path)
     if not path.exists():
         raise errors.UserError(
@@ -69,6 +68,7 @@ def read(path) -> tuple[pd.DataFrame, str]:
         table = pd.read_csv(io.BytesIO(content), skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise errors.UserError(f"{path} is not a readable CSV: {str(e).strip()}") from e
+    table_checks.widths(path, content)
     return table, hashlib.sha256(content).hexdigest()
 
 
@@ -80,12 +80,12 @@ def select(
     where: str = "",
     best_of: str = "",
 ) -> Rows:
-    """The rows of `table` that `form` is fitted to.
+    """The rows of `table` that `form` is fitted to: finished runs that meet the condition `where`.
 
-    Takes `status == "done"` (all rows, where there is no such column), then those that meet `where`. columns: a symbol
-    of the form, or the name of a new column -> a column or an arithmetic expression (see expressions). best_of: a
-    column, such as learning_rate, of which only the value with the lowest loss is kept in each cell. Raises UserError
-    for missing or non-numeric columns, NaN, values ≤ 0, duplicate runs, and units that cannot be meant."""
+    A run is finished if its status is done, or if the table has no status column. columns: a symbol of the form, or the
+    name of a new column -> a column or an arithmetic expression (see expressions). best_of: a column, such as
+    learning_rate; each cell keeps the run with the lowest loss. Raises UserError for missing or non-numeric columns,
+    NaN, values ≤ 0, duplicate runs, and implausible units."""
     table, notes = _finished(table.reset_index(drop=True))
     table, sources = _with_columns(table, form, columns or {})
     if where:
@@ -96,24 +96,26 @@ def select(
             raise errors.UserError(f"no row meets --where {where!r}: there is nothing to fit")
     names = _names(table)
     axes = {
-        s: checks.numbers(table, source, names, f"{s} of {form.name}; --columns names another", s in form.shares)
+        s: table_checks.numbers(table, source, names, f"{s} of {form.name}; --columns names another", s in form.shares)
         for s, source in sources.items()
     }
-    losses = checks.numbers(table, loss, names, "--loss picks the column")
-    checks.units(axes, losses, loss, sources, names)
-    checks.duplicates(table, axes, losses, names)
+    losses = table_checks.numbers(table, loss, names, "--loss picks the column")
+    table_checks.units(axes, losses, loss, sources, names)
+    table_checks.duplicates(table, axes, losses, names)
     rows = Rows(axes, losses, names, table, sources, {})
     if best_of:
         rows, said = _best_of(rows, best_of)
         notes.append(said)
-    context, varying = _surroundings(rows)
+    constants, varying = _columns_beside(rows)
     if varying:
-        notes.append(f"{form.name} has no term for what varies besides its axes: " + "; ".join(varying))
-    return replace(rows, context=context, notes=tuple(notes))
+        notes.append(f"{form.name} has no term for columns that vary besides its axes: " + "; ".join(varying))
+    return replace(rows, constants=constants, notes=tuple(notes))
 
 
 def spread_of_replicates(rows: Rows) -> tuple[float | None, int]:
-    """Pooled standard deviation of the loss within cells that repeat all of the law's axes, and how many such cells."""
+    """Pooled standard deviation of the loss (nats) within replicated cells, and the number of these cells.
+
+    A cell is one point of the law's axes; (None, 0) where no cell has several runs."""
     cells: dict[tuple, list[float]] = {}
     for key, loss in zip(zip(*rows.columns.values(), strict=True), rows.losses, strict=True):
         cells.setdefault(key, []).append(loss)
@@ -141,7 +143,7 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _with_columns(table: pd.DataFrame, form: Axes, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table with the columns that `columns` defines, and the source of each symbol of the form."""
+    """The table with the columns that `columns` defines, and the source column of each symbol of the form."""
     sources = dict(form.columns)
     for name, text in columns.items():
         plain = text in table.columns
@@ -157,7 +159,7 @@ def _with_columns(table: pd.DataFrame, form: Axes, columns: Mapping[str, str]) -
 
 def _best_of(rows: Rows, column: str) -> tuple[Rows, str]:
     """The best run of each cell (the law's axes, and the seed where there is one), and a sentence."""
-    tried = checks.numbers(rows.table, column, rows.names, "--best-of names it")
+    tried = table_checks.numbers(rows.table, column, rows.names, "--best-of names it")
     keys = dict(rows.columns)
     if "seed" in rows.table.columns:
         keys["seed"] = rows.table["seed"].to_numpy()
@@ -171,24 +173,24 @@ def _best_of(rows: Rows, column: str) -> tuple[Rows, str]:
     return rows.take(best), said
 
 
-def _surroundings(rows: Rows) -> tuple[dict[str, object], list[str]]:
-    """Context columns with one value, and descriptions of those that vary by more than the law's axes."""
-    context, varying = {}, []
+def _columns_beside(rows: Rows) -> tuple[dict[str, object], list[str]]:
+    """The columns of CONTEXT with one value, and descriptions of those that vary independently of the law's axes."""
+    constants, varying = {}, []
     axes = set(rows.sources.values())
     for column in CONTEXT:
         if column not in rows.table.columns or column in axes:
             continue
         seen = rows.table[column].dropna().unique()
         if len(seen) == 1:
-            context[column] = seen[0].item() if hasattr(seen[0], "item") else seen[0]
+            constants[column] = seen[0].item() if hasattr(seen[0], "item") else seen[0]
         elif len(seen) > 1 and not _follows(column, rows.table, axes):
             shown = ", ".join(map(str, seen[:4])) + (f", … {len(seen)} values" if len(seen) > 4 else "")
             varying.append(f"{column} ({shown})")
-    return context, varying
+    return constants, varying
 
 
 def _follows(column: str, table: pd.DataFrame, axes: Iterable[str]) -> bool:
-    """True where one of the law's axes settles the column, as G settles n_experts at fixed E."""
+    """True where one of the law's axes determines the column, as G determines n_experts at fixed E."""
     known = [a for a in axes if a in table.columns and table[a].nunique() < len(table)]
     return any(table.groupby(a)[column].nunique(dropna=False).max() == 1 for a in known)
 

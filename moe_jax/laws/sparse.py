@@ -4,7 +4,8 @@ from moe_jax.laws.forms import declare, exponent, log, positive, power
 
 
 @declare(
-    source="Krajewski et al. 2024 (2402.07871) Eq. 9; N is the total of non-embedding parameters, d²(8E+4)·n_blocks",
+    formula="c + (g * G^-gamma + a) * N^-alpha + b * D^-beta",
+    source="Krajewski et al. 2024 (2402.07871) Eq. 9; N is the total of non-embedding parameters, d²(8E+4)·n_layers",
     columns={"N": "n_total_nonemb", "D": "tokens", "G": "granularity"},
     cost="flops_krajewski2024",
     coefficients={
@@ -33,16 +34,18 @@ def krajewski2024(N, D, G, c, g, gamma, a, alpha, b, beta):
 
 
 def saturated(E, E_start, E_max):
-    """Ê of Clark et al.: E_start at E = 1, about E in between, E_max for E → ∞."""
+    """Ê of Clark et al. 2022: E_start at E = 1, about E in between, E_max for E → ∞."""
     return 1 / (1 / (E - 1 + 1 / (1 / E_start - 1 / E_max)) + 1 / E_max)
 
 
-# Walls that keep 1/E_start − 1/E_max above zero.
+# Bounds that keep 1/E_start − 1/E_max above zero.
 _E_START = positive(1.1, 5, bounds=(1 + 1e-6, 40))
 _E_MAX = positive(100, 1000, bounds=(50, 1e9))
 
 
 @declare(
+    formula="a * E_hat^delta * N^(alpha + gamma * log(E_hat)) + b * E_hat^omega * D^(beta + zeta * log(E_hat)) + c"
+    "; E_hat = saturated(E, E_start, E_max)",
     source="Ludziejewski et al. 2025 (2502.05172) Eq. 6, Table 3; N_act with embeddings and unembedding; top-1, G = 1",
     columns={"N": "n_active", "D": "tokens", "E": "expansion_rate"},
     cost="flops_6nd",
@@ -85,6 +88,7 @@ def joint_moe2025(N, D, E, a, alpha, delta, gamma, b, beta, omega, zeta, E_start
 
 
 @declare(
+    formula="10^(a * n + b * e + c * n * e + d); n = log(N) / log(10); e = log(saturated(E, E_start, E_max)) / log(10)",
     source="Clark et al. 2022 (2202.01169) Eq. 7, log10; N is the dense model's; 130B tokens throughout",
     columns={"N": "n_active", "E": "n_experts"},
     coefficients={
@@ -108,6 +112,7 @@ def clark2022(N, E, a, b, c, d, E_start, E_max):
 
 
 @declare(
+    formula="a * N^-alpha + b * D^-beta + c * (1 - S)^-lambda + d * (1 - S)^-delta * N^-gamma + e",
     source="Abnar et al. 2025 (2501.12370) Eq. 6, Table 3; N is the total, S the share of experts not used",
     columns={"N": "n_total", "D": "tokens", "S": "sparsity"},
     cost="flops_abnar2025",
@@ -150,6 +155,7 @@ def abnar2025(N, D, S, a, alpha, b, beta, c, lambda_, d, delta, gamma, e):
 
 
 @declare(
+    formula="(a_S * (1 - S)^b_S + c_S) * N^-b_N + (a_D / D)^b_D + c",
     source="Frantar et al. 2023 (2309.08520) Eq. 1; S is weight sparsity, N the parameters that are not zero",
     columns={"N": "n_active", "D": "tokens", "S": "sparsity"},
     cost="flops_6nd",

@@ -1,4 +1,4 @@
-"""Which rows a fit does not see: `--drop highest:5`, `--holdout lowest:0.2`, `--holdout sparsity:0.98`."""
+"""Rows that are dropped or held out: `--drop highest:5`, `--holdout lowest:0.2`, `--holdout sparsity:0.98`."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,22 @@ from moe_jax.laws.rows import Rows
 
 @dataclass(frozen=True)
 class Split:
-    """drop: rows that take no part at all; holdout: rows that are predicted, not fitted.
+    """Rules for rows that are dropped, and for rows that are held out: predicted, not fitted.
 
-    Each is "" (none) or WHICH:HOW. WHICH is `lowest` or `highest`, by loss, HOW a number of rows or, below 1, a share
-    of them; or WHICH is a column and HOW the value that marks its rows."""
+    A rule is "" (no rows), lowest:N or highest:N by loss, with a number of rows or, below 1, a share of them, or
+    COLUMN:VALUE."""
 
     drop: str = ""
     holdout: str = ""
 
     def to_json(self) -> dict:
+        """The rules, for law.json."""
         return {"drop": self.drop, "holdout": self.holdout}
 
     def apply(self, rows: Rows) -> tuple[Rows, np.ndarray, tuple[str, ...]]:
-        """(rows without the dropped ones, held out (rows,) bool, sentences about what was dropped)."""
+        """(remaining rows, held out (rows,) bool, sentences about the dropped rows).
+
+        Raises UserError for a rule that cannot be read, or that marks no rows or all of them."""
         said = ()
         if self.drop:
             gone = _marked(rows, self.drop, "--drop")
@@ -40,13 +43,13 @@ def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
         amount = float("nan")
     if not which or not np.isfinite(amount):
         raise errors.UserError(
-            f"{flag} is {rule!r}, must be lowest:HOW, highest:HOW or COLUMN:VALUE with a number after the colon"
+            f"{flag} is {rule!r}, must be lowest:N, highest:N or COLUMN:VALUE with a number after the colon"
         )
     if which in ("lowest", "highest"):
         count = round(amount * len(rows)) if amount < 1 else int(amount)
         if not 0 < count < len(rows) or (amount >= 1 and count != amount):
             raise errors.UserError(
-                f"{flag} {rule} means {amount:g} of {len(rows)} rows; it must leave some and take some"
+                f"{flag} {rule} means {amount:g} of {len(rows)} rows; it must mark some rows and leave some"
             )
         order = np.argsort(rows.losses, kind="stable")
         mask = np.zeros(len(rows), bool)
@@ -63,6 +66,6 @@ def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
         raise errors.UserError(f"{flag} {rule}: column {which!r} is not numeric") from e
     if not mask.any() or mask.all():
         raise errors.UserError(
-            f"{flag} {rule}: {'all' if mask.any() else 'no'} rows have that value; it must leave some and take some"
+            f"{flag} {rule}: {'all' if mask.any() else 'no'} rows have that value; mark some rows and leave some"
         )
     return mask

@@ -1,4 +1,4 @@
-"""Where the optimiser begins: a number of well-spread points, or a paper's grid."""
+"""Starting points of the optimiser: a number of well-spread points, or a paper's grid."""
 
 import itertools
 from collections.abc import Mapping
@@ -10,25 +10,26 @@ from moe_jax.laws.forms import Form
 from moe_jax.laws.objective import Problem
 
 DEFAULT = 128
-_FINISH = 8192  # of more starts than this, only the best by their first objective are finished
-_DRAWN = 16  # points drawn for each start that is finished
+_MOST = 8192  # starts of a grid that are optimised; a larger grid is screened
+_DRAWN = 16  # points drawn for each start that is optimised
 _BLOCK = 4096
 
 
 def choose(problem: Problem, asked: int | Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
-    """The starts that are finished: of a grid at most 8,192; of a number as many, out of 16 times that."""
+    """The starts that are optimised, (starts, coefficients).
+
+    asked: how many, chosen out of 16 times as many points; or a grid {coefficient: values}, whose points are optimised,
+    at most 8,192 of them. fix: coefficients held at a value. Raises UserError for a grid without a coefficient."""
     if isinstance(asked, Mapping):
-        return screen(problem, draw(problem.form, asked, fix), _FINISH)
+        return screen(problem, draw(problem.form, asked, fix), _MOST)
     theta, known = draw(problem.form, asked * _DRAWN, fix), len(problem.form.published)
     return np.concatenate([theta[:known], screen(problem, theta[known:], asked)])[:asked]
 
 
 def draw(form: Form, asked: int | Mapping[str, list], fix: Mapping[str, float]) -> np.ndarray:
-    """Starts in the optimiser's coordinates, (starts, coefficients): the published coefficients first, then spread
-    points.
+    """Starts in the optimiser's coordinates, (starts, coefficients); fixed coefficients are at their values.
 
-    Fixed coefficients are at their values.
-    """
+    asked: a grid, or how many: the published coefficients first, then spread points."""
     if isinstance(asked, Mapping):
         theta = _grid(form, asked, fix)
     else:
@@ -41,26 +42,26 @@ def draw(form: Form, asked: int | Mapping[str, list], fix: Mapping[str, float]) 
     return np.clip(theta, *form.bounds())
 
 
-def screen(problem: Problem, theta: np.ndarray, finish: int) -> np.ndarray:
-    """`finish` of the starts, in their order: half those with the lowest objective, half drawn blindly from the others.
+def screen(problem: Problem, theta: np.ndarray, keep: int) -> np.ndarray:
+    """`keep` of the starts, in their order: half those with the lowest objective, half drawn at random from the others.
 
-    A blind point can be 1e5 nats off, and creeps. The lowest alone may all lie in one wrong basin: of 2,048 of Abnar's
-    starts on planted losses the best 160 did, while 71 of them all reached the optimum.
-    """
-    if len(theta) <= finish:
+    A random point can be 1e5 nats off and converge slowly. The lowest alone may all lie in one wrong basin: the best
+    160 of 2,048 of Abnar's starts on planted losses did, while 71 of all 2,048 reached the optimum. Of a large table
+    the rows of `Problem.thinned` decide."""
+    if len(theta) <= keep:
         return theta
+    problem = problem.thinned()
     blocks = np.array_split(theta, -(-len(theta) // _BLOCK))
     padded = [np.concatenate([b, np.tile(b[-1:], (_BLOCK - len(b), 1))]) for b in blocks]  # one shape, one compile
-    weights = np.broadcast_to(problem.weights, (_BLOCK, len(problem.losses)))
-    values = np.concatenate([problem.values(p, weights)[: len(b)] for p, b in zip(padded, blocks, strict=True)])
+    values = np.concatenate([problem.values(p)[: len(b)] for p, b in zip(padded, blocks, strict=True)])
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
-    low, others = np.split(order, [finish - finish // 2])
-    blind = np.random.default_rng(0).permutation(others)[: finish // 2]
-    return theta[np.sort(np.concatenate([low, blind]))]
+    lowest, others = np.split(order, [keep - keep // 2])
+    drawn = np.random.default_rng(0).permutation(others)[: keep // 2]
+    return theta[np.sort(np.concatenate([lowest, drawn]))]
 
 
 def _published(form: Form) -> np.ndarray:
-    return np.stack([form.inner(values) for values in form.published.values()])
+    return np.array([form.inner(values) for values in form.published.values()]).reshape(-1, len(form.names))
 
 
 def _spread(form: Form, n: int) -> np.ndarray:

@@ -1,1 +1,20 @@
-"""The decoder and its MoE layer (Flax NNX)."""
+"""The decoder and its MoE layer (Flax NNX): a config, a mesh and tokens in, losses out.
+
+Imports moe_jax.config and the ground (errors, text, …) only.
+
+The road of a token:
+transformer      blocks, scanned; the loss, without ever holding all logits
+  attention      causal attention
+  layers         parameters, norms, the dense feed-forward
+  moe            the MoE layer: route, dispatch, experts, combine, in one shard_map
+    routers/     assignment of tokens to experts; a router of your own plugs in here
+    dispatch     tokens to experts and back: slots, dropless, dense
+    experts      the experts' feed-forward
+      chunked_experts   in chunks of rows (CPU, GPU)
+      megablox          by Pallas kernels (TPU)
+    gathers      rows by index, whose backward pass gathers too
+  precision      the dtype of sums beside a compute dtype
+  expert_load    loads of experts: the bias that evens them out, and what is logged
+  remat          what the backward pass computes again
+sharding         the mesh, and the only names of its axes
+"""

@@ -1,22 +1,24 @@
 """Causal multi-head self-attention.
 
 B  sequences    H   heads
-S  positions    Dh  d_model / heads
-d  d_model
+S  positions    Dh  width of a head, d / H
+d  d_model      h   rotary pairs of a head, Dh / 2
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from moe_jax.config import ModelConfig
+from moe_jax.config.schema import ModelConfig
 from moe_jax.model.layers import Norm, parameter_dtype, weight
-from moe_jax.sharding import Layout
+from moe_jax.model.precision import accumulation_dtype
+from moe_jax.model.sharding import Layout
 
 
 class Attention(nnx.Module):
-    """Scores and softmax in at least float32 (jax.nn.dot_product_attention's own rule); with `attention_float32` from
-    float32 queries, keys and values, to the chip's full precision."""
+    """Multi-head self-attention with scores and softmax in at least float32 (jax.nn.dot_product_attention's rule).
+
+    With `attention_float32` queries, keys and values are float32 too, and products have the chip's full precision."""
 
     def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
@@ -32,10 +34,10 @@ class Attention(nnx.Module):
             self.k_norm = Norm(config, Dh, "rmsnorm")
 
     def __call__(self, x_BxSxd: jax.Array, document_BxS: jax.Array | None = None) -> jax.Array:
-        """y_BxSxd. With the number of each position's document, positions see none but their own."""
-        dtype, whole = x_BxSxd.dtype, self.layout.whole
+        """y_BxSxd. With document_BxS, the number of each position's document, positions attend to their own alone."""
+        dtype, gathered = x_BxSxd.dtype, self.layout.gathered
         q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (
-            jnp.einsum("BSd,dHD->BSHD", x_BxSxd, whole(w[...].astype(dtype)))
+            jnp.einsum("BSd,dHD->BSHD", x_BxSxd, gathered(w[...].astype(dtype)))
             for w in (self.w_q_dxHxDh, self.w_k_dxHxDh, self.w_v_dxHxDh)
         )
         if self.config.qk_norm:
@@ -47,17 +49,19 @@ class Attention(nnx.Module):
             mask_Bx1xSxS = document_BxS[:, None, :, None] == document_BxS[:, None, None, :]
         precision = None
         if self.config.attention_float32:
-            wide, precision = parameter_dtype(self.config), "highest"  # else a TPU multiplies float32 in bfloat16
-            q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(wide) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
+            precision = "highest"  # else a TPU multiplies float32 in bfloat16
+            score_dtype = parameter_dtype(self.config)
+            q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(score_dtype) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
         with jax.default_matmul_precision(precision):
             y_BxSxHxDh = attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask_Bx1xSxS)
-        return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), whole(self.w_o_HxDhxd[...].astype(dtype)))
+        return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), gathered(self.w_o_HxDhxd[...].astype(dtype)))
 
 
 def attend(q_BxSxHxDh: jax.Array, k_BxSxHxDh: jax.Array, v_BxSxHxDh: jax.Array, mask_Bx1xSxS: jax.Array | None):
     """y_BxSxHxDh of causal attention: JAX's own, except in the tests' float64, where its softmax is float32."""
     if q_BxSxHxDh.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True)
+        with jax.numpy_dtype_promotion("standard"):  # it promotes dtypes implicitly, which tests forbid to our own code
+            return jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True)
     _, S, _, Dh = q_BxSxHxDh.shape
     scores_BxHxSxS = jnp.einsum("BSHD,BTHD->BHST", q_BxSxHxDh, k_BxSxHxDh) / Dh**0.5
     seen = jnp.tril(jnp.ones((S, S), bool))[None, None]
@@ -68,11 +72,11 @@ def attend(q_BxSxHxDh: jax.Array, k_BxSxHxDh: jax.Array, v_BxSxHxDh: jax.Array, 
 
 
 def rotate(x_BxSxHxDh: jax.Array) -> jax.Array:
-    """Rotary positions (RoFormer, base 10,000), the halves of a head as pairs."""
+    """Rotary positions (RoFormer, base 10,000); a pair takes one number from each half of a head."""
     _, S, _, Dh = x_BxSxHxDh.shape
-    wide = jnp.promote_types(x_BxSxHxDh.dtype, jnp.float32)
-    frequency_D = 10_000.0 ** (-jnp.arange(Dh // 2, dtype=wide) / (Dh // 2))
-    angle_SxD = jnp.arange(S, dtype=wide)[:, None] * frequency_D[None, :]
-    cos, sin = jnp.cos(angle_SxD)[None, :, None, :], jnp.sin(angle_SxD)[None, :, None, :]
-    a, b = jnp.split(x_BxSxHxDh.astype(wide), 2, axis=-1)
+    dtype = accumulation_dtype(x_BxSxHxDh.dtype)
+    frequency_h = 10_000.0 ** (-jnp.arange(Dh // 2, dtype=dtype) / (Dh // 2))
+    angle_Sxh = jnp.arange(S, dtype=dtype)[:, None] * frequency_h[None, :]
+    cos, sin = jnp.cos(angle_Sxh)[None, :, None, :], jnp.sin(angle_Sxh)[None, :, None, :]
+    a, b = jnp.split(x_BxSxHxDh.astype(dtype), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxSxHxDh.dtype)

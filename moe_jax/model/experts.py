@@ -1,7 +1,7 @@
-"""The experts' feed-forward on rows that lie expert by expert.
+"""The feed-forward of the experts, on rows in the experts' order.
 
-E  experts      S  rows of an expert
-d  d_model      f  d_expert
+E  experts: the layer's, or those of a device or of a chunk    Q  rows of an expert
+d  d_model                                                     f  d_expert
 """
 
 import jax
@@ -10,30 +10,33 @@ from flax import struct
 
 from moe_jax.model.layers import activate
 
+# The two products; they also name them in compiled programs, where plan/aot.py finds them.
+IN_PRODUCT, OUT_PRODUCT = "EQd,Edf->EQf", "EQf,Efd->EQd"
+
 
 @struct.dataclass
 class Experts:
-    """Their matrices, in the compute dtype; all of the layer's, or those of one device or chunk.
+    """Matrices of experts, in the compute dtype: of the whole layer, or of one device or chunk.
 
     A row's routing weight multiplies its hidden values, which is the same as multiplying its output: neither pass then
     needs the output again, which for fine-grained experts is d / f times as large."""
 
     w_in: tuple[jax.Array, ...]  # w_in_Exdxf, and w_gate_Exdxf where gated
-    w_out_Exfxd: jax.Array
+    w_out: jax.Array  # w_out_Exfxd
     activation: str = struct.field(pytree_node=False)
 
-    def __call__(self, rows_ExSxd: jax.Array, weight_ExS: jax.Array) -> jax.Array:
+    def __call__(self, rows_ExQxd: jax.Array, weight_ExQ: jax.Array) -> jax.Array:
         """weight · feed-forward(rows), of the shape of the rows."""
-        return output(self.activation, hidden(rows_ExSxd, self.w_in), weight_ExS, self.w_out_Exfxd)
+        return output(self.activation, hidden(rows_ExQxd, self.w_in), weight_ExQ, self.w_out)
 
 
-def hidden(rows_ExSxd: jax.Array, w_in: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """h_ExSxf before the activation, and gate_ExSxf where gated."""
-    return tuple(jnp.einsum("ESd,Edf->ESf", rows_ExSxd, w_Exdxf) for w_Exdxf in w_in)
+def hidden(rows_ExQxd: jax.Array, w_in: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """h_ExQxf before the activation, and gate_ExQxf where gated."""
+    return tuple(jnp.einsum(IN_PRODUCT, rows_ExQxd, w_Exdxf) for w_Exdxf in w_in)
 
 
-def output(activation: str, hidden: tuple[jax.Array, ...], weight_ExS: jax.Array, w_out_Exfxd: jax.Array) -> jax.Array:
+def output(activation: str, hidden: tuple[jax.Array, ...], weight_ExQ: jax.Array, w_out_Exfxd: jax.Array) -> jax.Array:
     """The rest of the feed-forward, from `hidden`."""
-    h_ExSxf = activate(activation, hidden[0], hidden[1] if len(hidden) > 1 else None)
-    weighted_ExSxf = (h_ExSxf.astype(weight_ExS.dtype) * weight_ExS[..., None]).astype(h_ExSxf.dtype)
-    return jnp.einsum("ESf,Efd->ESd", weighted_ExSxf, w_out_Exfxd)
+    h_ExQxf = activate(activation, hidden[0], hidden[1] if len(hidden) > 1 else None)
+    weighted_ExQxf = (h_ExQxf.astype(weight_ExQ.dtype) * weight_ExQ[..., None]).astype(h_ExQxf.dtype)
+    return jnp.einsum(OUT_PRODUCT, weighted_ExQxf, w_out_Exfxd)

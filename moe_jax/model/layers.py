@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from moe_jax.config import ModelConfig
-from moe_jax.sharding import Layout
+from moe_jax.config.schema import ModelConfig
+from moe_jax.model.precision import accumulation_dtype
+from moe_jax.model.sharding import Layout
 
 
 def parameter_dtype(config: ModelConfig) -> jnp.dtype:
-    """float32, whatever the compute dtype; float64 where a test computes in it."""
-    return jnp.promote_types(jnp.float32, config.compute_dtype)
+    """The dtype of parameters and router logits: float32, or float64 where a test computes in it."""
+    return accumulation_dtype(config.compute_dtype)
 
 
 def weight(
@@ -46,14 +47,14 @@ class Norm(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(width, dtype), logical_axes=(None,))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(self.scale.dtype)
+        y = x.astype(self.scale.dtype)
         if self.kind == "layernorm":
-            wide = wide - wide.mean(-1, keepdims=True)
-        wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + 1e-5)
-        wide = wide * _rank(self.scale[...], wide.ndim)
+            y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-5)
+        y = y * _rank(self.scale[...], y.ndim)
         if self.kind == "layernorm":
-            wide = wide + _rank(self.bias[...], wide.ndim)
-        return wide.astype(x.dtype)
+            y = y + _rank(self.bias[...], y.ndim)
+        return y.astype(x.dtype)
 
 
 def _rank(v: jax.Array, ndim: int) -> jax.Array:
@@ -61,14 +62,14 @@ def _rank(v: jax.Array, ndim: int) -> jax.Array:
 
 
 def activate(kind: str, h: jax.Array, gate: jax.Array | None) -> jax.Array:
-    """relu or gelu of h; for swiglu silu(gate) · h."""
+    """relu(h) or gelu(h); for swiglu, silu(gate) · h."""
     if kind == "swiglu":
         return jax.nn.silu(gate) * h
     return jax.nn.relu(h) if kind == "relu" else jax.nn.gelu(h)
 
 
 class FeedForward(nnx.Module):
-    """The dense twin of the MoE layer."""
+    """The dense feed-forward, the twin of the MoE layer."""
 
     def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
@@ -83,10 +84,10 @@ class FeedForward(nnx.Module):
             self.b_out_d = bias(config, keys[4], d, f)
 
     def __call__(self, x_BxSxd: jax.Array) -> jax.Array:
-        dtype, whole = x_BxSxd.dtype, self.layout.whole
-        h_BxSxf = x_BxSxd @ whole(self.w_in_dxf[...].astype(dtype))
-        gate_BxSxf = x_BxSxd @ whole(self.w_gate_dxf[...].astype(dtype)) if self.config.gated else None
+        dtype, gathered = x_BxSxd.dtype, self.layout.gathered
+        h_BxSxf = x_BxSxd @ gathered(self.w_in_dxf[...].astype(dtype))
+        gate_BxSxf = x_BxSxd @ gathered(self.w_gate_dxf[...].astype(dtype)) if self.config.gated else None
         if self.config.ff_bias:
             h_BxSxf = h_BxSxf + _rank(self.b_in_f[...].astype(dtype), 3)
-        y_BxSxd = activate(self.config.activation, h_BxSxf, gate_BxSxf) @ whole(self.w_out_fxd[...].astype(dtype))
+        y_BxSxd = activate(self.config.activation, h_BxSxf, gate_BxSxf) @ gathered(self.w_out_fxd[...].astype(dtype))
         return y_BxSxd + _rank(self.b_out_d[...].astype(dtype), 3) if self.config.ff_bias else y_BxSxd

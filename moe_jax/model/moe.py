@@ -1,13 +1,13 @@
 """The MoE layer: route, dispatch, experts, combine, in one shard_map, so that a run means the same on every mesh (in
 three where the experts are TPU kernels, which shard_map cannot check).
 
-Routing groups are whole sequences (token choice), or so many sequences at one position (expert choice), by the config
+Routing groups are whole sequences (token choice), or several sequences at one position (expert choice), by the config
 alone. Where a device holds too few sequences for whole expert-choice groups, it exchanges sequences for positions
 first.
 
-    B  sequences on this device   E  experts on this device     G  routing groups
-    S  positions                  f  d_expert                   T  tokens of a group
-    d  d_model
+B  sequences on this device    E  experts (Elocal: this device's)    R  routing groups on this device
+S  positions                   f  d_expert                           T  tokens of a group
+d  d_model                     P  places: rows in the experts' order
 """
 
 import dataclasses
@@ -19,22 +19,25 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from moe_jax import counts
-from moe_jax.config import Config
-from moe_jax.model import dispatch, grouped, routing
+from moe_jax.config import counts
+from moe_jax.config.schema import Config
+from moe_jax.model import dispatch, megablox
 from moe_jax.model.experts import Experts
 from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
-from moe_jax.model.remat import keep
-from moe_jax.sharding import AXES, EXPERT, Layout, exchange_axes
+from moe_jax.model.remat import saved
+from moe_jax.model.routers import registry
+from moe_jax.model.routers.protocol import Choice, Slots, Statistics
+from moe_jax.model.routers.slots import fill_slots
+from moe_jax.model.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
 class RouterBias(nnx.Variable):
-    """Of each expert, added to its logits where tokens choose (Wang et al. 2024). Trained by loads, not by gradients:
-    see moe_jax/model/load.py."""
+    """A number for each expert, added to its logits where tokens choose (Wang et al. 2024). Loads train it, not
+    gradients: see moe_jax/model/expert_load.py."""
 
 
 class MoeLayer(nnx.Module):
-    """In place of the feed-forward. Gives its output and `statistics` over the whole batch."""
+    """The MoE layer in place of the feed-forward: its output, and statistics over the whole batch."""
 
     def __init__(self, config: Config, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
@@ -42,6 +45,9 @@ class MoeLayer(nnx.Module):
         d, f, E = m.d_model, moe.d_expert, moe.n_experts
         keys = jax.random.split(key, 4)
         self.router_dxE = weight(m, keys[0], (d, E), (None, None), d)
+        self._router, self._capacity = registry.load(moe.router), counts.capacity(config)
+        if moe.router not in registry.ROUTERS:
+            registry.check(self._router, config, self._capacity, parameter_dtype(m))
         if moe.bias_update_rate:
             self.bias_E = RouterBias(jnp.zeros(E, parameter_dtype(m)), logical_axes=(None,))
         self.w_in_Exdxf = weight(m, keys[1], (E, d, f), ("expert", "embed", None), d)
@@ -57,25 +63,25 @@ class MoeLayer(nnx.Module):
             self.norm = Norm(m)
 
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """x, y of shape (batch, positions, d); statistics: balance, z, entropy, dropped_fraction, and load_E: how many
-        assignments each expert was asked to take."""
+        """(y_BxSxd, statistics). Statistics are balance, z, entropy, dropped_fraction, and load_E, the assignments that
+        each expert was asked to take."""
         w_in = [self.w_in_Exdxf] + ([self.w_gate_Exdxf] if self.config.model.gated else [])
         experts = Experts(
             w_in=tuple(w[...].astype(x_BxSxd.dtype) for w in w_in),
-            w_out_Exfxd=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
+            w_out=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
             activation=self.config.model.activation,
         )
         bias_E = self.bias_E[...] if self.config.moe.bias_update_rate else None
         if self.config.moe.dispatch == "dropless" and has_kernels(self.layout.mesh):
-            y_BxSxd, statistics = self._grouped(x_BxSxd, bias_E, experts)
+            y_BxSxd, statistics = self._with_kernels(x_BxSxd, bias_E, experts)
         else:
             y_BxSxd, statistics = self._in_one(x_BxSxd, bias_E, experts)
         if self.config.moe.shared_experts:
             y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
-        return (self.norm(keep(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
+        return (self.norm(saved(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
 
     def _in_one(self, x_BxSxd, bias_E, experts):
-        """All of the layer in one shard_map."""
+        """The whole layer in one shard_map."""
         cut = () if self.config.moe.dispatch == "dense" else (EXPERT,)
         layer = jax.shard_map(
             functools.partial(self._local, cut),
@@ -86,95 +92,101 @@ class MoeLayer(nnx.Module):
         )
         return layer(x_BxSxd, self.router_dxE[...], bias_E, experts)
 
-    def _grouped(self, x_BxSxd, bias_E, experts):
+    def _with_kernels(self, x_BxSxd, bias_E, experts):
         """Dropless on TPU: the kernels, unchecked, between a checked dispatch and a checked combine."""
         moe, mesh, expert_parallel = self.config.moe, self.layout.mesh, self.layout.size(EXPERT)
         B, S, _ = x_BxSxd.shape
-        row_tokens = B * S * expert_parallel // self.layout.batch_parts  # of the devices along `expert`
-        tile = grouped.tile_rows(row_tokens * moe.top_k, moe.n_experts)
+        row_tokens = B * S * expert_parallel // self.layout.batch_parts  # tokens of the devices along `expert`
+        tile = megablox.tile_rows(row_tokens * moe.top_k, moe.n_experts)
 
         def dispatched(x_BxSxd, router_dxE, bias_E, experts):
-            x_GxTxd = self._groups(x_BxSxd)
-            choice, seen = routing.token_choice(self._logits(x_GxTxd, router_dxE), moe.top_k, moe.softmax, bias_E)
-            rows = dispatch.sorted_rows(x_GxTxd, choice, len(experts.w_out_Exfxd), expert_parallel, tile)
-            return *rows, _of_each_device(experts, (EXPERT,)), reduce(seen, x_GxTxd.shape[1], moe.top_k)
+            x_RxTxd = self._groups(x_BxSxd)
+            choice, statistics = self._route(x_RxTxd, router_dxE, bias_E)
+            rows = dispatch.sorted_rows(x_RxTxd, choice, len(experts.w_out), expert_parallel, tile)
+            return *rows, _varying_experts(experts, (EXPERT,)), _over_mesh(statistics, x_RxTxd.shape[1], moe.top_k)
 
-        def combined(out_Rxd, maps, x_BxSxd):
+        def combined(out_Pxd, maps, x_BxSxd):
             shape = self._groups(x_BxSxd).shape
-            return self._ungroup(dispatch.combined_rows(out_Rxd, maps, shape, expert_parallel), x_BxSxd.shape)
+            return self._ungroup(dispatch.combined_rows(out_Pxd, maps, shape, expert_parallel), x_BxSxd.shape)
 
         shard_map = functools.partial(jax.shard_map, mesh=mesh, check_vma=True)
-        rows_Rxd, weight_R, load_E, maps, experts, statistics = shard_map(
+        rows_Pxd, weight_P, load_Elocal, maps, experts, statistics = shard_map(
             dispatched, in_specs=(P(AXES), P(), P(), P(EXPERT)), out_specs=(*[P(AXES)] * 5, P())
         )(x_BxSxd, self.router_dxE[...], bias_E, experts)
         interpret = mesh.devices.flat[0].platform != "tpu"
-        out_Rxd = grouped.apply(mesh, experts, rows_Rxd, weight_R, load_E, tile, interpret)
-        y_BxSxd = shard_map(combined, in_specs=P(AXES), out_specs=P(AXES))(out_Rxd, maps, x_BxSxd)
+        out_Pxd = megablox.grouped_experts(mesh, experts, rows_Pxd, weight_P, load_Elocal, tile, interpret)
+        y_BxSxd = shard_map(combined, in_specs=P(AXES), out_specs=P(AXES))(out_Pxd, maps, x_BxSxd)
         return y_BxSxd, statistics
 
     def _local(self, cut, x_BxSxd, router_dxE, bias_E, experts):
-        moe, capacity = self.config.moe, counts.capacity(self.config)
+        moe = self.config.moe
         axes = exchange_axes(self.config, self.layout.mesh, x_BxSxd.shape[0])
         if axes:
-            x_BxSxd = keep(jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True))
-        x_GxTxd = self._groups(x_BxSxd)
-        logits_GxTxE = self._logits(x_GxTxd, router_dxE)
-        experts = _of_each_device(experts, cut)
+            x_BxSxd = saved(jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True))
+        x_RxTxd = self._groups(x_BxSxd)
+        routed, statistics = self._route(x_RxTxd, router_dxE, bias_E)
+        experts = _varying_experts(experts, cut)
         expert_parallel = self.layout.size(EXPERT)
         on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
         if moe.dispatch == "dropless":
-            choice, seen = routing.token_choice(logits_GxTxE, moe.top_k, moe.softmax, bias_E)
-            y_GxTxd = dispatch.dropless(x_GxTxd, choice, experts, expert_parallel, on_cpu)
+            y_RxTxd = dispatch.dropless(x_RxTxd, routed, experts, expert_parallel, on_cpu)
         else:
-            slots, seen = routing.route(moe, logits_GxTxE, capacity, bias_E)
+            slots = routed
+            if isinstance(routed, Choice):
+                slots, statistics = fill_slots(routed, statistics, self._capacity, moe.batch_prioritised)
             if moe.dispatch == "slots":
-                y_GxTxd = dispatch.slots(x_GxTxd, slots, experts, expert_parallel, stream=on_cpu)
+                y_RxTxd = dispatch.slots(x_RxTxd, slots, experts, expert_parallel, stream=on_cpu)
             else:
-                y_GxTxd = dispatch.dense(x_GxTxd, slots, experts)
-        y_BxSxd = self._ungroup(y_GxTxd, x_BxSxd.shape)
+                y_RxTxd = dispatch.dense(x_RxTxd, slots, experts)
+        y_BxSxd = self._ungroup(y_RxTxd, x_BxSxd.shape)
         if axes:
             y_BxSxd = jax.lax.all_to_all(y_BxSxd, axes, split_axis=0, concat_axis=1, tiled=True)
-        return y_BxSxd, reduce(seen, x_GxTxd.shape[1], moe.top_k)
+        return y_BxSxd, _over_mesh(statistics, x_RxTxd.shape[1], moe.top_k)
 
-    def _logits(self, x_GxTxd: jax.Array, router_dxE: jax.Array) -> jax.Array:
-        wide = parameter_dtype(self.config.model)
-        return jnp.einsum("GTd,dE->GTE", x_GxTxd.astype(wide), router_dxE, precision="highest")
+    def _route(self, x_RxTxd, router_dxE, bias_E) -> tuple[Choice | Slots, Statistics]:
+        x_RxTxd = x_RxTxd.astype(parameter_dtype(self.config.model))
+        logits_RxTxE = jnp.einsum("RTd,dE->RTE", x_RxTxd, router_dxE, precision="highest")
+        routed = self._router(logits_RxTxE, self.config.moe, self._capacity, bias_E)
+        if self.config.moe.router in registry.ROUTERS:
+            return routed
+        # A user's router may give constants. Adding zeros of x makes them vary over the mesh, as x does.
+        return jax.tree.map(lambda a: a + jnp.zeros_like(x_RxTxd, shape=(), dtype=a.dtype), routed)
 
     def _groups(self, x_BxSxd: jax.Array) -> jax.Array:
         """Groups of whole sequences, or of sequences at one position."""
         B, S, d = x_BxSxd.shape
         m = self.config.moe.group_sequences
-        if self.config.moe.router == "token_choice":
+        if self.config.moe.router != "expert_choice":
             return x_BxSxd.reshape(B // m, m * S, d)
         return x_BxSxd.reshape(B // m, m, S, d).swapaxes(1, 2).reshape(B // m * S, m, d)
 
-    def _ungroup(self, y_GxTxd: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    def _ungroup(self, y_RxTxd: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         B, S, d = shape
         m = self.config.moe.group_sequences
-        if self.config.moe.router == "token_choice":
-            return y_GxTxd.reshape(B, S, d)
-        return y_GxTxd.reshape(B // m, S, m, d).swapaxes(1, 2).reshape(B, S, d)
+        if self.config.moe.router != "expert_choice":
+            return y_RxTxd.reshape(B, S, d)
+        return y_RxTxd.reshape(B // m, S, m, d).swapaxes(1, 2).reshape(B, S, d)
 
 
 def has_kernels(mesh: Mesh) -> bool:
-    """Whether the mesh's devices run model/grouped.py's kernels."""
+    """Whether the devices of the mesh run the kernels of model/megablox.py."""
     return mesh.devices.flat[0].platform == "tpu"
 
 
-def _of_each_device(experts: Experts, cut: tuple[str, ...]) -> Experts:
-    """Experts that are cut over these axes and the same over the others, seen as differing from device to device, as
-    their gradients do; the backward pass of this adds those up."""
+def _varying_experts(experts: Experts, cut: tuple[str, ...]) -> Experts:
+    """Experts that are cut over these axes, marked as varying over the others too, where they are the same: their
+    gradients do vary, and the backward pass adds these up."""
     same = tuple(axis for axis in AXES if axis not in cut)
     return jax.tree.map(lambda w: jax.lax.pcast(w, same, to="varying"), experts)
 
 
-def reduce(seen: routing.Statistics, tokens: int, k: int) -> dict[str, jax.Array]:
-    """Over the whole mesh: everything is reduced over all axes here, before it leaves the shard_map."""
+def _over_mesh(statistics: Statistics, tokens: int, k: int) -> dict[str, jax.Array]:
+    """Statistics of the whole batch: all are reduced over all mesh axes, before they leave the shard_map."""
     local = {
-        "balance": seen.balance_G.mean(),
-        "z": seen.z_G.mean(),
-        "entropy": seen.entropy_G.mean(),
-        "dropped_fraction": seen.dropped_G.astype(seen.z_G.dtype).mean() / (tokens * k),
+        "balance": statistics.balance_R.mean(),
+        "z": statistics.z_R.mean(),
+        "entropy": statistics.entropy_R.mean(),
+        "dropped_fraction": statistics.dropped_R.astype(statistics.z_R.dtype).mean() / (tokens * k),
     }
     reduced = jax.tree.map(lambda x: jax.lax.pmean(x, AXES), local)
-    return reduced | {"load_E": jax.lax.psum(seen.load_GxE.sum(0), AXES)}
+    return reduced | {"load_E": jax.lax.psum(statistics.load_RxE.sum(0), AXES)}

@@ -2,7 +2,7 @@
 
 B  sequences of the batch     d  d_model
 S  positions                  V  vocabulary
-L  blocks
+L  layers (blocks)            n, s  chunks of positions, and positions of a chunk
 """
 
 import functools
@@ -12,17 +12,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from moe_jax.config import Config
+from moe_jax.config.schema import Config
 from moe_jax.model.attention import Attention
 from moe_jax.model.layers import FeedForward, Norm, weight
 from moe_jax.model.moe import MoeLayer
+from moe_jax.model.precision import accumulation_dtype
 from moe_jax.model.remat import rematerialised
-from moe_jax.sharding import AXES, Layout
+from moe_jax.model.sharding import AXES, Layout
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)); the feed-forward is a MoE layer unless the run is
-    dense."""
+    """A pre-norm block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    The feed-forward is a MoE layer unless the run is dense."""
 
     def __init__(self, config: Config, layout: Layout, key: jax.Array):
         k_attention, k_ff = jax.random.split(key)
@@ -44,14 +46,14 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Tokens in, hidden states and the layers' statistics out; losses without ever holding all logits.
+    """The language model: hidden states and losses from tokens, without ever holding all logits.
 
     `end_of_document` is the token that ends a document; only data.mask_documents needs it (ValueError without it)."""
 
     def __init__(
         self,
         config: Config,
-        vocabulary_size: int,
+        vocab_size: int,
         layout: Layout,
         key: jax.Array,
         end_of_document: int | None = None,
@@ -61,23 +63,23 @@ class Transformer(nnx.Module):
         self.config, self.layout, self.end_of_document = config, layout, end_of_document
         m = config.model
         k_tokens, k_positions, k_blocks, k_head = jax.random.split(key, 4)
-        self.tokens_Vxd = weight(m, k_tokens, (vocabulary_size, m.d_model), (None, "embed"), 1)
+        self.tokens_Vxd = weight(m, k_tokens, (vocab_size, m.d_model), (None, "embed"), 1)
         if m.positions == "learned":
             self.positions_Sxd = weight(m, k_positions, (config.data.sequence_length, m.d_model), (None, "embed"), 1)
         # Every parameter of `blocks` has a leading axis of L.
-        self.blocks = nnx.vmap(lambda k: Block(config, layout, k))(jax.random.split(k_blocks, m.n_blocks))
+        self.blocks = nnx.vmap(lambda k: Block(config, layout, k))(jax.random.split(k_blocks, m.n_layers))
         if m.final_norm:
             self.norm = Norm(m)
-        self.head_dxV = weight(m, k_head, (m.d_model, vocabulary_size), ("embed", None), m.d_model)
+        self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model)
 
     def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(hidden_BxSxd before the unembedding, statistics of the MoE layers, each with a leading axis of L; {} for a
         dense model)."""
         m, layout = self.config.model, self.layout
         dtype = jnp.dtype(m.compute_dtype)
-        x_BxSxd = layout.whole(self.tokens_Vxd[...].astype(dtype))[tokens_BxS]
+        x_BxSxd = layout.gathered(self.tokens_Vxd[...].astype(dtype))[tokens_BxS]
         if m.positions == "learned":
-            x_BxSxd = x_BxSxd + layout.whole(self.positions_Sxd[...].astype(dtype))[None, : tokens_BxS.shape[1]]
+            x_BxSxd = x_BxSxd + layout.gathered(self.positions_Sxd[...].astype(dtype))[None, : tokens_BxS.shape[1]]
         x_BxSxd = layout.constrain(x_BxSxd, "batch", None, None)
         document_BxS = document_numbers(tokens_BxS, self.end_of_document) if self.config.data.mask_documents else None
         graph, layers = nnx.split(self.blocks)
@@ -93,7 +95,7 @@ class Transformer(nnx.Module):
 
     def logits(self, x_BxSxd: jax.Array) -> jax.Array:
         """logits_BxSxV, in at least float32."""
-        return unembed(x_BxSxd, self.layout.whole(self.head_dxV[...].astype(x_BxSxd.dtype)))
+        return unembed(x_BxSxd, self.layout.gathered(self.head_dxV[...].astype(x_BxSxd.dtype)))
 
     def losses(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""
@@ -110,37 +112,36 @@ class Transformer(nnx.Module):
 
 def unembed(x_BxSxd: jax.Array, head_dxV: jax.Array) -> jax.Array:
     """logits_BxSxV, in at least float32."""
-    wide = jnp.promote_types(x_BxSxd.dtype, jnp.float32)
-    return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=wide)
+    return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=accumulation_dtype(x_BxSxd.dtype))
 
 
 def chunked_losses(logits_positions: int, x_BxSxd: jax.Array, target_BxS: jax.Array, head_dxV: jax.Array) -> jax.Array:
     """loss_BxS on one device's share of the batch (called inside shard_map).
 
-    Chunk by chunk, so that all logits are never there at once. The head's gradient is added up here over the chunks, in
-    at least float32, and over the devices once, after the last: left to GSPMD, every chunk sent it."""
+    It goes chunk by chunk, so that all logits are never in memory at once. The head's gradient is summed here over the
+    chunks, in at least float32, and over the devices once, after the last: left to GSPMD, every chunk sent it."""
     B, S, d = x_BxSxd.shape
     step = next(s for s in range(min(S, logits_positions), 0, -1) if S % s == 0)
     head_dxV = jax.lax.pcast(head_dxV, AXES, to="varying")
-    head_dxV = head_dxV.astype(jnp.promote_types(x_BxSxd.dtype, jnp.float32))
+    head_dxV = head_dxV.astype(accumulation_dtype(x_BxSxd.dtype))
 
     @jax.checkpoint  # a chunk's logits are computed again in the backward pass
     def chunk(_, part):
-        x_BxCxd, target_BxC = part
-        logits_BxCxV = unembed(x_BxCxd, head_dxV.astype(x_BxCxd.dtype))
-        hit_BxC = jnp.take_along_axis(logits_BxCxV, target_BxC[..., None], axis=-1)[..., 0]
-        return None, jax.nn.logsumexp(logits_BxCxV, axis=-1) - hit_BxC
+        x_Bxsxd, target_Bxs = part
+        logits_BxsxV = unembed(x_Bxsxd, head_dxV.astype(x_Bxsxd.dtype))
+        hit_Bxs = jnp.take_along_axis(logits_BxsxV, target_Bxs[..., None], axis=-1)[..., 0]
+        return None, jax.nn.logsumexp(logits_BxsxV, axis=-1) - hit_Bxs
 
     parts = (
         x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1),
         target_BxS.reshape(B, S // step, step).swapaxes(0, 1),
     )
-    _, loss_NxBxC = jax.lax.scan(chunk, None, parts)
-    return loss_NxBxC.swapaxes(0, 1).reshape(B, S)
+    _, loss_nxBxs = jax.lax.scan(chunk, None, parts)
+    return loss_nxBxs.swapaxes(0, 1).reshape(B, S)
 
 
 def document_numbers(tokens_BxS: jax.Array, end_of_document: int) -> jax.Array:
-    """document_BxS: how many documents have ended before a position. An end belongs to what it ends.
+    """document_BxS: how many documents ended before each position. An end belongs to the document that it ends.
 
     Positions go on across documents and every token stays a target, so that counts and losses mean the same."""
     end_BxS = (tokens_BxS == end_of_document).astype(jnp.int32)

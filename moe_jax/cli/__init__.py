@@ -1,0 +1,14 @@
+"""The verbs of `moe-jax`, one thin module each: flags, sentences, exit code. May import everything; nobody imports it.
+
+main          finds a verb's module and calls it
+command       the frame around a verb: parser, exit code, one sentence instead of a traceback
+tables        tables on a terminal
+prepare, train, sweep, plan, submit, status, evaluate, collect, fit, predict, optimum, report, doctor, reproduce
+              the verbs, each with `main(argv)`
+plan_table, fit_tables
+              what `plan` and `fit` print
+fit_flags, fit_isoflop, optimum_isoflop
+              parts of `fit` and `optimum`
+compile_step  the process in which `plan` compiles one step
+checks/       the checks of `doctor`
+"""

@@ -1,0 +1,189 @@
+"""The flags of `moe-jax fit`, and the options of a fit that they stand for."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from moe_jax import errors
+from moe_jax.cli import command
+
+_DESCRIPTION = """Fits a scaling law to final losses and reports which coefficients the data determine.
+
+  moe-jax fit --workdir W                                  W/results.csv -> W/law.json
+  moe-jax fit --results runs.csv --law chinchilla --out law.json
+  moe-jax fit --results runs.csv --law my_law.py:my_law    a law declared in a file of your own
+  moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective
+  moe-jax fit --workdir W --law isoflop_parabolas          N*(C), D*(C) through the minima of each budget's parabola
+  moe-jax fit --workdir W --law isoflop_surface            loss over N and sparsity, a surface for each budget"""
+
+_MOST = 1_000_000  # starts, or bootstrap samples: more are a slip of the finger
+_COLUMNS = (
+    "for other tables: N=n_active or 'tokens=`Training FLOP`/(6*`Model Size`)'; a symbol of the law or a new column"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the verb."""
+    p = command.parser("fit", _DESCRIPTION)
+    _add_files(p)
+    _add_fit(p)
+    _add_intervals(p)
+    _add_reports(p)
+    p.add_argument(
+        "--budgets", default="", metavar="FLOPS,…", help="iso-FLOP: the budgets (default: found in the runs)"
+    )
+    p.add_argument("--tolerance", type=float, help="iso-FLOP: how far a run may lie from its budget (default 0.1)")
+    return p
+
+
+def _add_files(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    add("--workdir", help="a sweep's folder: --results W/results.csv --out W/law.json")
+    add("--results", help="CSV with a row for each run; where it has a status column, only rows that are done are used")
+    add("--law", help="a law (default krajewski2024, or the preset's), an isoflop_…, or FILE.py:NAME")
+    add("--out", help="the law's file (default: law.json beside the results; isoflop_….json)")
+    add("--loss", default="eval_loss", help="column of the loss, nats per token (default %(default)s)")
+    add("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
+    where = "rows to use: \"G == 1 and router_type in ('S-Base', 'Dense')\""
+    add("--where", default="", metavar="CONDITION", help=where)
+    add("--best_of", "--best-of", default="", metavar="COLUMN", help="keep the best run of each cell")
+
+
+def _add_fit(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    add("--preset", help="a paper's own objective, starts and split; other flags override it")
+    add("--space", choices=("log", "linear"), help="residuals of ln loss or of loss (default log)")
+    add("--huber", type=float, help="residual above which the objective is linear; inf: least squares (default 1e-3)")
+    add("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
+    add("--fix", action="append", default=[], metavar="NAME=VALUE,…", help="hold coefficients at a value")
+    add("--starts", help="number of starts of the optimiser, or `grid` for the preset's (default 128)")
+    add("--holdout", metavar="RULE", help="rows to predict, not to fit: lowest:0.2, or COLUMN:VALUE; or none")
+    add("--drop", metavar="RULE", help="rows to leave out altogether: highest:5; or none")
+
+
+def _add_intervals(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    samples = "bootstrap samples for the intervals (default %(default)s; 0: no intervals)"
+    add("--bootstrap", type=int, default=1000, metavar="SAMPLES", help=samples)
+    add("--bootstrap_fraction", type=float, default=1.0, help="share of the rows in a sample (default %(default)s)")
+    add("--without_replacement", action="store_true", help="draw each row at most once; needs a fraction below 1")
+    add("--level", type=float, default=0.8, help="share of the samples in an interval (default %(default)s: 10%%–90%%)")
+    add("--seed", type=int, default=0, help="seed of the bootstrap (default %(default)s)")
+
+
+def _add_reports(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    add("--profile", default="", metavar="NAME,…", help="the values of a coefficient that the data accept")
+    add("--compare", default="", metavar="LAW,…", help="fit these laws to the same runs, lowest held-out error first")
+    add("--leverage", type=int, default=0, metavar="RUNS", help="show the RUNS runs with the most influence")
+    add("--figures", metavar="FOLDER", help="PNGs: the fit against the data, profiles, parabolas or surfaces")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags say about a fit of a form, with the preset's values where a flag is not given."""
+
+    law: str
+    fix: dict[str, float]
+    start: object  # a number, or a grid {coefficient: values}
+    shared: dict[str, object]  # loss, columns, where, best_of, objective, split, resampling: those of a comparison too
+
+
+def options(flags: argparse.Namespace) -> Options:
+    """The options of laws.fit. Raises UserError for a flag that cannot be read."""
+    from moe_jax import laws
+    from moe_jax.laws import presets
+
+    _refuse_above_most("bootstrap", flags.bootstrap)
+    preset = presets.preset(flags.preset) if flags.preset else None
+    shared = rows(flags) | {
+        "objective": _objective(flags, preset.objective if preset else laws.Objective()),
+        "split": laws.Split(
+            drop=_rule(flags.drop, preset.drop if preset else ""),
+            holdout=_rule(flags.holdout, preset.holdout if preset else ""),
+        ),
+        "resampling": laws.Resampling(
+            samples=flags.bootstrap,
+            fraction=flags.bootstrap_fraction,
+            replace=not flags.without_replacement,
+            level=flags.level,
+            seed=flags.seed,
+        ),
+    }
+    return Options(
+        law=flags.law or (preset.law if preset else "krajewski2024"),
+        fix={**(preset.fix if preset else {}), **_fixed(flags.fix)},
+        start=_start(flags.starts, preset),
+        shared=shared,
+    )
+
+
+def rows(flags: argparse.Namespace) -> dict[str, object]:
+    """The options that select rows and columns, of laws.fit and laws.isoflop.fit."""
+    from moe_jax.laws import expressions
+
+    columns = expressions.assignments(flags.columns) if flags.columns else None
+    return {"loss": flags.loss, "columns": columns, "where": flags.where, "best_of": flags.best_of}
+
+
+def number(text: str, flag: str) -> float:
+    """A finite number of a flag. Raises UserError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise errors.UserError(f"{flag}: {text!r} is not a number")
+    return value
+
+
+def _objective(flags, default):
+    changes = {k: v for k in ("space", "huber") if (v := getattr(flags, k)) is not None}
+    if flags.penalty:
+        kind, _, weight = flags.penalty.partition(":")
+        if kind not in ("l1", "l2", "none"):
+            raise errors.UserError(f"--penalty is {flags.penalty!r}, must be l1:WEIGHT, l2:WEIGHT or none")
+        changes |= {"l1": 0.0, "l2": 0.0}
+        if kind != "none":
+            changes[kind] = number(weight, "--penalty")
+    return dataclasses.replace(default, **changes)
+
+
+def _start(asked: str | None, preset):
+    """A number of starts, or the preset's grid; the grid is the default of a preset that has one."""
+    from moe_jax.laws import starts
+
+    grid = preset.starts if preset else None
+    if asked is None:
+        return starts.DEFAULT if grid is None else grid
+    if asked == "grid":
+        if grid is None:
+            raise errors.UserError("--starts grid needs a --preset that has one")
+        return grid
+    try:
+        number = int(asked)
+    except ValueError as e:
+        raise errors.UserError(f"--starts is {asked!r}, must be a number or grid") from e
+    _refuse_above_most("starts", number)
+    return number
+
+
+def _refuse_above_most(flag: str, number: int) -> None:
+    if number > _MOST:
+        raise errors.UserError(f"--{flag} is {number:,}: at most {_MOST:,} can be computed")
+
+
+def _rule(asked: str | None, of_preset: str) -> str:
+    """The rule of --drop or --holdout; `none` switches the preset's off."""
+    return of_preset if asked is None else "" if asked == "none" else asked
+
+
+def _fixed(given: Sequence[str]) -> dict[str, float]:
+    fixed = {}
+    for pair in (p for flag in given for p in flag.split(",")):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise errors.UserError(f"--fix is {pair!r}, must be NAME=VALUE")
+        fixed[name.strip()] = number(value, "--fix")
+    return fixed

@@ -1,0 +1,60 @@
+"""`moe-jax VERB …`: imports the verb's module and calls it. Nothing heavy is imported: `moe-jax --help` is instant."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from moe_jax import errors
+from moe_jax.cli import command
+
+VERBS = {
+    "prepare": "make a token store from text",
+    "train": "train one run",
+    "sweep": "train the grid of a config on this machine",
+    "plan": "what a grid is and costs; whether it fits on a TPU slice",
+    "submit": "submit the grid of a config to xpk, to queued resources, or to this machine",
+    "status": "show which runs are queued, running, done, diverged or failed",
+    "evaluate": "evaluate a run's checkpoint on a store's held-out part",
+    "collect": "write the results of finished runs to results.csv",
+    "fit": "fit a scaling law to results.csv, write law.json",
+    "predict": "predict the loss of every planned run by a law, with an interval",
+    "optimum": "find the compute-optimal N, D, G of a law",
+    "report": "make a page: runs, curves, law, fit against data",
+    "reseal": "accept a result, plan or law file that was changed by hand",
+    "doctor": "check what would fail, before jobs are queued",
+    "reproduce": "make a paper's tables and figures, beside third-party losses and our own runs",
+}
+
+
+def usage() -> str:
+    """What `moe-jax --help` prints."""
+    width = max(map(len, VERBS))
+    heading = "usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags)"
+    verbs = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join([heading, "", "verbs, in the order of the work:", *verbs])
+
+
+def main() -> None:
+    _prepare_streams()
+    command.end(_verb)
+
+
+def _verb(argv: Sequence[str]) -> int | None:
+    """Imports a verb and calls it, within the frame of `command`: Ctrl-C may come while jax is imported."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return errors.DONE if argv else errors.BAD_INPUT
+    if argv[0] not in VERBS:
+        raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
+    return importlib.import_module(f"moe_jax.cli.{argv[0]}").main(argv[1:])
+
+
+def _prepare_streams() -> None:
+    """Makes output safe: what the encoding cannot show is replaced, and a closed stream (`>&-`) swallows
+    everything."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the life of the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

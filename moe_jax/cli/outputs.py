@@ -1,0 +1,44 @@
+"""Files that a verb writes: what cannot be written is refused before the work, or told in one sentence after it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from etils import epath
+
+from moe_jax import errors, files
+
+
+def refuse_unwritable(path: str, flag: str) -> None:
+    """Raises UserError where a file cannot be written at a local path; `flag` names another place.
+
+    Nothing is left there: where the path's folder does not exist yet, the folder above is tried."""
+    where = epath.Path(path)
+    if files.is_remote(where):
+        return
+    folder = where.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        if where.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise errors.UserError(f"{path} cannot be written: {_reason(e)}; {flag} names another place") from e
+
+
+@contextmanager
+def writing(path: str, flag: str) -> Iterator[None]:
+    """Raises WorkFailed where the block cannot write the file, or the folder of files, at `path`."""
+    try:
+        yield
+    except OSError as e:
+        if errors.environment_failure(e) is not None:  # has a sentence of its own
+            raise
+        raise errors.WorkFailed(f"{path} cannot be written: {_reason(e)}; {flag} names another place") from e
+
+
+def _reason(e: OSError) -> str:
+    return (e.strerror or str(e)).lower()

@@ -1,0 +1,192 @@
+"""Reads a config file: `--config=configs/x.py:arg --config.moe.granularity=4` -> the ConfigDict and the grid's cells.
+
+A config file defines `get_config(arg=None)`, which gives the ConfigDict, and, where it describes a sweep,
+`get_grid(config, arg=None)`, which gives the grid's cells; the config that it gets has the command line's values. The
+file is the user's own Python and is run; what it gives is checked by schema.py. It may import its neighbours and the
+packaged configs (`from configs import common`), as packaged.py says.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from moe_jax.config import fields, grid, packaged, schema
+from moe_jax.config.cell import Cell, as_cell
+from moe_jax.errors import UserError
+
+HELP = """config flags:
+  --config FILE[:ARG]        a config file, and the argument of its get_config (for example configs/smoke.py:tiny)
+  --config.FIELD.FIELD=VALUE a field's value instead of the file's (for example --config.moe.granularity=4)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+    """A config file that has been read."""
+
+    spec: str  # FILE[:ARG], as given
+    overrides: tuple[str, ...]  # --config.x=y flags, as given
+    base: config_dict.FrozenConfigDict  # get_config's, with the command line's values
+    cells: list[Cell] | None  # get_grid's; None: the file has no grid
+
+    @property
+    def config(self) -> schema.Config:
+        """The base as a checked config. Raises UserError."""
+        return fields.from_dict(self.base.to_dict())
+
+    def runs(self, *, whole_grid: bool = True) -> list[grid.Run]:
+        """The runs of its grid; with `whole_grid=False`, or without a grid, the one run of the config itself. Raises
+        UserError as `grid.expand` does."""
+        return grid.expand(self.base.to_dict(), self.cells if whole_grid else None)
+
+    def check_overrides(self) -> None:
+        """Raises UserError where the command line gives a value that every cell of the grid replaces."""
+        cells = [cell for cell in self.cells or () if cell.refused is None]
+        for override in self.overrides:
+            field = override.removeprefix("--config.").partition("=")[0]
+            if cells and all(field in cell.overrides for cell in cells):
+                raise UserError(
+                    f"{override}: every cell of the grid of {self.spec} sets it, so it would change nothing"
+                )
+
+    @property
+    def refused(self) -> list[str]:
+        """One sentence for each reason why cells of the grid are not to be run."""
+        return grid.refusals(self.cells or ())
+
+    @property
+    def flags(self) -> str:
+        """The flags that give this config again."""
+        return " ".join([f"--config={self.spec}", *self.overrides])
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(config flags, the others); `--config FILE` becomes `--config=FILE`."""
+    config_args, others = [], []
+    args = iter(argv)
+    for arg in args:
+        if arg == "--config":
+            config_args.append(f"--config={next(args, '')}")
+        elif arg.startswith(("--config=", "--config.")):
+            config_args.append(arg)
+        else:
+            others.append(arg)
+    return config_args, others
+
+
+def load(config_args: Sequence[str]) -> ConfigFile:
+    """The config of flags as `split` gives them. Raises UserError on anything wrong with the file or a field."""
+    specs = [a.removeprefix("--config=") for a in config_args if a.startswith("--config=")]
+    if len(specs) != 1 or not specs[0]:
+        raise UserError("--config: give one config file, for example --config=configs/smoke.py")
+    overrides = [a for a in config_args if a.startswith("--config.")]
+    file, _, arg = specs[0].partition(":")
+    module = _module(file)
+    base = _call(module, "get_config", (arg or None,), specs[0])
+    if not isinstance(base, config_dict.ConfigDict):
+        raise UserError(f"--config={specs[0]}: get_config() must give a ConfigDict, not {type(base).__name__}")
+    frozen = config_dict.FrozenConfigDict(_override(base, overrides))
+    cells = None
+    if hasattr(module, "get_grid"):
+        _check_get_grid(module, specs[0])
+        cells = _cells(_call(module, "get_grid", (frozen, arg or None), specs[0]), specs[0])
+    return ConfigFile(specs[0], tuple(overrides), frozen, cells)
+
+
+def _module(file: str) -> Any:
+    path = packaged.find(file)
+    spec = importlib.util.spec_from_file_location("moe_jax_config_file", path)
+    if spec is None:
+        raise UserError(f"--config={file}: a config is a Python file, with the ending .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        with packaged.importable_beside(path):
+            spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as e:
+        raise UserError(f"--config={file}: cannot be read: {type(e).__name__}: {e}{_line_of(e, path)}") from e
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={file}: has no get_config(arg=None)")
+    return module
+
+
+def _call(module: Any, function: str, args: tuple[Any, ...], spec: str) -> Any:
+    try:
+        with packaged.importable_beside(Path(module.__file__)):
+            return getattr(module, function)(*args)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as e:
+        where = _line_of(e, Path(module.__file__))
+        raise UserError(f"--config={spec}: {function} failed: {type(e).__name__}: {e}{where}") from e
+
+
+def _line_of(e: BaseException, path: Path) -> str:
+    """' (line 12)' of the config file where the error came from, if it did."""
+    if isinstance(e, SyntaxError):
+        return ""
+    line, tb = None, e.__traceback__
+    while tb is not None:
+        if Path(tb.tb_frame.f_code.co_filename) == path:
+            line = tb.tb_lineno
+        tb = tb.tb_next
+    return f" (line {line})" if line else ""
+
+
+def _override(base: config_dict.ConfigDict, overrides: Sequence[str]) -> config_dict.ConfigDict:
+    """The config with the command line's values: Python literals, or else texts. fields.py checks their types.
+
+    ml_collections.config_flags would not do: it takes neither None nor 16e9, and reads sys.argv only."""
+    known = set(fields.field_names())
+    base.unlock()
+    for override in overrides:
+        name, equals, text = override.removeprefix("--config.").partition("=")
+        if name not in known:
+            raise fields.unknown_field(name)
+        if not equals:
+            raise UserError(f"{override}: write it as {override}=VALUE")
+        *groups, field = name.split(".")
+        group = base
+        for part in groups:
+            group = group[part]
+            if group is None:
+                raise UserError(f"{override}: config.{part} is None (a dense model), which has no such field")
+        with group.ignore_type():
+            group[field] = _value(text)
+    return base.lock()
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _check_get_grid(module: Any, spec: str) -> None:
+    """Refuses a get_grid that does not take the config and the argument."""
+    try:
+        inspect.signature(module.get_grid).bind(None, None)
+    except TypeError as e:
+        raise UserError(
+            f"--config={spec}: get_grid must take the config and the argument: def get_grid(config, arg=None)"
+        ) from e
+
+
+def _cells(given: Any, spec: str) -> list[Cell]:
+    """What get_grid gave, as cells. Raises UserError with the number of the first that is none."""
+    if not isinstance(given, list) or not given or not all(isinstance(c, (dict, Cell)) for c in given):
+        raise UserError(f"--config={spec}: get_grid() must give a list of cells (or dicts of overrides), not empty")
+    cells = []
+    for i, cell in enumerate(given, 1):
+        try:
+            cells.append(as_cell(cell))
+        except UserError as e:
+            raise UserError(f"--config={spec}: cell {i} of the grid: {e}") from e
+    return cells

@@ -1,0 +1,5 @@
+"""What is done with a finished checkpoint. Imports everything below it but plan and report; training never imports it.
+
+- loading: a run's model, parameters and config from its folder, on whatever devices are here
+- on_store: the loss of a run's newest checkpoint on the held-out part of a token store
+"""

@@ -1,0 +1,104 @@
+"""The page of a sweep: which figures it has, which sections, and their facts; templates/sweep.html lays them out."""
+
+import functools
+import importlib.metadata
+import shlex
+import time
+from collections.abc import Callable, Mapping
+
+from matplotlib.figure import Figure
+
+from moe_jax.report import figures, findings, loss_curves
+from moe_jax.report.drawing import Drawing
+from moe_jax.report.elements import EmbeddedFigure
+from moe_jax.report.reading import SweepData
+from moe_jax.report.render import render
+from moe_jax.report.sections import granularity, law, losses, predictions, runs, summary
+
+
+def drawings(data: SweepData) -> dict[str, Drawing]:
+    """The page's figures by name, in its order; only those that there are data for."""
+    drawn = data.law.law if data.law is not None and data.law.drawable else None
+    found: list[tuple[str, str, str, Callable[[], Figure]]] = []
+    if data.curves:
+        shown = f"{len(data.curves)} of {len(data.manifest.runs)} runs, from {loss_curves.EARLIEST:.0%} of the longest"
+        caption = f"{shown} on. Faint: as logged. Strong: the mean over ±15% of the tokens."
+        draw = functools.partial(loss_curves.loss_curves, data.curves)
+        found.append(("loss_curves", caption, "training loss over tokens", draw))
+    lines = "curves: the law with its interval" if drawn else "lines join neighbours"
+    for axis in findings.AXES:
+        if any(getattr(cell, axis) is not None for cell in data.grid):
+            alt = f"held-out loss against {axis}"
+            draw = functools.partial(figures.loss_against, data.grid, axis, drawn)
+            found.append((f"loss_against_{axis}", f"Held-out loss against {axis}; {lines}.", alt, draw))
+    if findings.granularity_effects(data.grid):
+        lines = "curves: the law" if drawn else "lines join neighbours"
+        caption = f"The effect of G alone: loss minus the loss at the coarsest G of the same N and D; {lines}."
+        draw = functools.partial(figures.granularity_effect, data.grid, drawn)
+        found.append(("granularity", caption, "effect of G", draw))
+    if data.law is not None and data.law.fit is not None:
+        labels = {
+            symbol: findings.LABELS[symbol] if findings.AXES.get(symbol) == column else f"{symbol}: {column}"
+            for symbol, column in data.law.fit.rows.sources.items()
+        }
+        caption = "Fit against data, and the residuals along the law's axes. A trend there is a misfit of the law."
+        draw = functools.partial(figures.fit_against_data, data.law.fit, labels)
+        found.append(("fit", caption, "fit against data", draw))
+    if any(c.measured is not None for c in data.predictions):
+        caption = (
+            "Measured minus predicted loss, and the predicted intervals. Hollow: the run was finished before it was "
+            "predicted."
+        )
+        draw = functools.partial(figures.predictions, data.predictions)
+        found.append(("predictions", caption, "predictions against measurements", draw))
+    return {name: Drawing(name, caption, alt, draw) for name, caption, alt, draw in found}
+
+
+def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
+    """The document, HTML. embedded: its figures by name, those that were drawn."""
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(data.snapshot.time))
+    workdir = shlex.quote(data.workdir)
+    title = f"Sweep {data.manifest.sweep}"
+    return render(
+        "sweep.html",
+        title=title,
+        heading=title,
+        provenance=f"{data.workdir} · {made} · moe_jax {importlib.metadata.version('moe_jax')}",
+        links=_sections(data),
+        figures=embedded,
+        loss_figures=[embedded[name] for axis in findings.AXES if (name := f"loss_against_{axis}") in embedded],
+        tiles=summary.tiles(data.snapshot, data.rows, data.law),
+        sentences=summary.sentences(data.snapshot, data.rows, data.grid, data.law, data.predictions),
+        setup=runs.setup(data.manifest, data.rows, data.first_run),
+        runs=runs.runs(data.manifest, data.snapshot, data.rows, data.left_out),
+        losses=losses.losses(data.rows, data.grid) if data.grid else None,
+        granularity=granularity.granularity(data.rows, data.grid) if data.grid else None,
+        law=law.law(data.law) if data.law is not None else None,
+        law_error=data.law_error,
+        commands=f"moe-jax collect --workdir {workdir} && moe-jax fit --workdir {workdir}",
+        predictions=predictions.predicted(data.predictions) if data.predictions else None,
+        predictions_error=data.predictions_error,
+    )
+
+
+def _sections(data: SweepData) -> dict[str, str]:
+    """Anchor -> title of the sections that there are data for, in the page's order."""
+    titles = {
+        "summary": "Summary",
+        "setup": "Setup",
+        "runs": "Runs",
+        "curves": "Loss curves",
+        "losses": "Losses",
+        "axes": "Loss against N, D and G",
+        "granularity": "Granularity",
+        "law": "Fitted law",
+        "predictions": "Predictions",
+    }
+    absent = set()
+    if not data.curves:
+        absent |= {"curves"}
+    if not data.grid:
+        absent |= {"losses", "axes", "granularity"}
+    if not data.predictions and data.predictions_error is None:
+        absent |= {"predictions"}
+    return {anchor: title for anchor, title in titles.items() if anchor not in absent}

@@ -1,0 +1,100 @@
+"""The fitted law: its formula, its coefficients beside the published ones, its errors, and what the data leave open."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from moe_jax.report.elements import Badge, Table
+from moe_jax.report.formula import greek, markup
+from moe_jax.report.law_check import CheckedLaw
+from moe_jax.text import count, number
+
+if TYPE_CHECKING:
+    from moe_jax.laws import Law
+
+
+@dataclasses.dataclass(frozen=True)
+class LawSection:
+    """Everything that the page shows about a law."""
+
+    remarks: Sequence[str]  # warnings
+    name: str
+    formula: Markup
+    axes: str  # the column of each symbol
+    coefficients: Table
+    not_determined: Sequence[str]
+    notes: Sequence[str]
+    errors: Table
+    method: str
+
+
+def law(checked: CheckedLaw) -> LawSection:
+    """The section for a law fitted to these runs, or to others."""
+    fitted = checked.law
+    return LawSection(
+        remarks=checked.remarks,
+        name=fitted.name,
+        formula=markup(fitted.form.formula),
+        axes="; ".join(f"{symbol} is {column}" for symbol, column in fitted.data.columns.items()) + ".",
+        coefficients=_coefficients(fitted),
+        not_determined=fitted.identifiability.warnings,
+        notes=fitted.data.notes,
+        errors=_errors(fitted),
+        method=_method(fitted),
+    )
+
+
+def _coefficients(fitted: "Law") -> Table:
+    where, printed = next(iter(fitted.form.published.items()), ("–", {}))
+    rows = [
+        [
+            greek(name),
+            f"{value:.4g}",
+            _interval(fitted, name),
+            _identified(fitted, name),
+            f"{printed[name]:.4g}" if name in printed else "–",
+        ]
+        for name, value in fitted.coefficients.items()
+    ]
+    headings = ["", ">fitted", f">{fitted.level:.0%} interval", "identified", f">published ({where})"]
+    source = f"Published: {fitted.form.source}. Other data and other tokens: compare the shapes, not the digits."
+    return Table(headings, rows, caption=source)
+
+
+def _interval(fitted: "Law", name: str) -> str:
+    if name in fitted.fixed_coefficients or name not in fitted.intervals:
+        return "–"
+    low, high = fitted.intervals[name]
+    return f"{low:.4g} … {high:.4g}"
+
+
+def _identified(fitted: "Law", name: str) -> str | Badge:
+    unidentified = name in fitted.identifiability.unidentified
+    if name in fitted.fixed_coefficients:
+        return "fixed, not fitted" + (" (the data do not determine it)" if unidentified else "")
+    if unidentified:
+        return Badge("no", "stale")
+    return "yes" if name in fitted.intervals else "not tested (no bootstrap)"
+
+
+def _errors(fitted: "Law") -> Table:
+    names = {
+        "rmse_fit": f"RMSE of the {count(fitted.data.n_fit, 'run')} fitted", "max_fit": "largest error among them",
+        "rmse_holdout": f"RMSE of the {count(fitted.data.n_holdout, 'run')} held out",
+        "mean_holdout": "mean of measured − predicted among them",
+        "noise": "noise: seeds of one cell (standard deviation)",
+    }  # fmt: skip
+    known = {text: number(fitted.errors.get(key)) for key, text in names.items()}
+    return Table(["", ">nats"], [[text, f"{value:.4f}"] for text, value in known.items() if value is not None])
+
+
+def _method(fitted: "Law") -> str:
+    method, o = fitted.method, fitted.method.objective
+    space = "ln " if o.get("space") == "log" else ""
+    return (
+        f"Objective: Huber loss (δ = {o.get('huber')}) on {space}{fitted.data.loss}, penalties l1 {o.get('l1')} and l2 "
+        f"{o.get('l2')}. {method.starts_at_best} of {method.starts} starts reached the best optimum. Intervals "
+        f"come from {len(next(iter(fitted.samples.values()), ()))} bootstrap samples."
+    )

@@ -1,0 +1,74 @@
+"""AdamW and its schedule, as functions of numbers that enter the step as values: runs of one shape share one
+compile."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from moe_jax.config.schema import Config, OptimConfig
+
+
+@struct.dataclass
+class Schedule:
+    """The numbers of a schedule that differ between runs of one shape."""
+
+    learning_rate: jax.Array  # at its height
+    warmup_steps: jax.Array
+    decay_start: jax.Array  # updates before it begins to fall
+    steps: jax.Array
+
+
+def schedule_of(config: Config) -> Schedule:
+    """The schedule of a run as values of its step: float32 and int32 scalars."""
+    return Schedule(
+        learning_rate=np.float32(config.optim.learning_rate),
+        warmup_steps=np.int32(config.warmup_steps),
+        decay_start=np.int32(config.decay_start),
+        steps=np.int32(config.steps),
+    )
+
+
+def learning_rate(config: OptimConfig, schedule: Schedule, step: jax.Array) -> jax.Array:
+    """float32 rate of update `step` (from 0): a linear warm-up, rate · (step + 1) / warmup; then, from decay_start on,
+    a fall that would reach final_fraction at update `steps`: half a cosine (krajewski2024's scheduler, from the end of
+    the warm-up), or with wsd a line, before which the rate is stable.
+
+    Updates before decay_start do not depend on `steps`: the trunk's are the branches' own, to the bit."""
+    step, warmup, start, steps = (
+        x.astype(jnp.float32) for x in (step, schedule.warmup_steps, schedule.decay_start, schedule.steps)
+    )
+    progress = jnp.clip((step - start) / jnp.maximum(steps - start, 1), 0, 1)
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1 - progress
+    shape = config.final_fraction + (1 - config.final_fraction) * falling
+    return schedule.learning_rate * jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), shape)
+
+
+def adam(config: OptimConfig) -> optax.GradientTransformation:
+    """Clipping by the global norm, then Adam's direction; `apply_update` applies the rate and the decay."""
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity()
+    return optax.chain(clip, optax.scale_by_adam(*config.betas, eps=config.eps))
+
+
+def direction(optimizer: optax.GradientTransformation, gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    """(direction of the update, the optimizer's state after it).
+
+    The one place without strict dtype promotion: optax.scale_by_adam multiplies int32 counts by floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.update(gradient, state, params)
+
+
+def apply_update(config: OptimConfig, params: Any, direction: Any, rate: jax.Array, height: jax.Array) -> Any:
+    """params − rate · (direction + decay · params), each leaf in its own dtype. Every parameter decays.
+
+    With weight_decay_by_lr=False the decay is not multiplied by the rate, but follows the schedule from 1 at its
+    `height` (abnar2025's decoupled weight decay)."""
+    share = rate if config.weight_decay_by_lr else rate / height
+
+    def update(p, u):
+        return p - (rate.astype(u.dtype) * u + (share * config.weight_decay).astype(p.dtype) * p).astype(p.dtype)
+
+    return jax.tree.map(update, params, direction)

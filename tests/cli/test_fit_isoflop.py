@@ -1,0 +1,145 @@
+"""Iso-FLOP fits from the shell: fit writes them, optimum asks them, predict and idle flags are refused."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_jax import errors, laws
+from moe_jax.cli import command, fit, optimum, predict
+from moe_jax.laws.isoflop import budgets
+from tests.hand_edits import sealed_text
+from tests.planted_laws import budgets_of, planted_surface
+from tests.reference import REFERENCE, needs_reference
+
+BUDGETS = [3e19, 1e20, 1e21]
+
+
+def call(verb, *flags):
+    return command.run(verb.main, [str(f) for f in flags])
+
+
+@pytest.fixture
+def dense_runs(tmp_path):
+    """Runs about the optimum of each budget; FLOPs off by what whole steps make them."""
+    law = laws.published("chinchilla", "besiroglu2024")
+    N, D, C, loss = budgets_of(law, BUDGETS, np.geomspace(0.5, 2, 7), noise=1e-4)
+    C = C * (1 + 0.02 * np.sin(np.arange(len(C))))
+    path = tmp_path / "results.csv"
+    pd.DataFrame({"n_total": N, "tokens": D, "train_flops": C, "eval_loss": loss}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def sparse_runs(tmp_path):
+    N, S, loss = planted_surface(noise=0.002)
+    parts = [
+        pd.DataFrame({"n_total": N, "sparsity": S, "flops_abnar2025": C, "eval_loss": loss - 0.1 * i})
+        for i, C in enumerate(BUDGETS[:2])
+    ]
+    path = tmp_path / "results.csv"
+    pd.concat(parts).to_csv(path, index=False)
+    return path
+
+
+def test_parabolas_and_their_optimum(dense_runs, capsys):
+    figures = dense_runs.parent / "figures"
+    flags = ["--results", dense_runs, "--law", "isoflop_parabolas", "--bootstrap", 50, "--figures", figures]
+    assert call(fit, *flags) == errors.DONE
+    out = dense_runs.parent / "isoflop_parabolas.json"
+    assert "N* = " in (said := capsys.readouterr().out) and f"isoflop: {out}" in said
+    assert (figures / "isoflop_parabolas.png").stat().st_size > 10_000
+    found = laws.isoflop.load(out)
+    assert found.parabolas.exponent == pytest.approx(0.3658 / (0.3478 + 0.3658), abs=0.01)
+    assert len(found.parabolas.samples) == 50
+
+    assert call(optimum, "--law", out, "--flops", "1e20,1e24") == errors.DONE
+    with open(dense_runs.parent / "optimum.csv", newline="") as f:
+        near, far = csv.DictReader(f)
+    exact = laws.Planner(laws.published("chinchilla", "besiroglu2024")).best(1e20).values
+    assert float(near["N"]) == pytest.approx(exact["n_total"], rel=0.05)
+    assert float(near["tokens"]) == pytest.approx(exact["tokens"], rel=0.05)
+    assert float(near["N_low"]) < float(near["N"]) < float(near["N_high"])
+    assert (near["outside"], far["outside"]) == ("", "flops")
+
+
+def test_surfaces_and_their_optimum(sparse_runs, capsys):
+    figures = sparse_runs.parent / "figures"
+    flags = ["--results", sparse_runs, "--law", "isoflop_surface", "--bootstrap", 20, "--figures", figures]
+    assert call(fit, *flags) == errors.DONE
+    assert (figures / "isoflop_surface.png").stat().st_size > 10_000
+    out = sparse_runs.parent / "isoflop_surface.json"
+    found = laws.isoflop.load(out)
+    assert list(found.surfaces) == pytest.approx(BUDGETS[:2])
+    N, S, truth = planted_surface(noise=0)
+    first = found.surface(3.1e19)[1]
+    assert np.abs(first.loss(N, S) - truth).max() < 0.005
+    assert first.best()["S"][0] == S[truth.argmin()] and first.best()["at_edge"] == ()
+    assert first.best_sparsity(1e8)[0]["S"][0] == S[N == 1e8][truth[N == 1e8].argmin()]
+
+    assert call(optimum, "--law", out, "--flops", "1e20") == errors.DONE
+    with open(sparse_runs.parent / "optimum.csv", newline="") as f:
+        lowest, *slices = csv.DictReader(f)
+    assert len(slices) == 7 and float(lowest["S"]) == S[truth.argmin()]
+    capsys.readouterr()
+    assert call(optimum, "--law", out, "--flops", "1e22") == errors.BAD_INPUT
+    assert "a surface holds at its own budget: 3e+19, 1e+20 FLOPs, not 1e+22" in capsys.readouterr().err
+
+
+@needs_reference
+def test_approach_2_on_hoffmann_s_points_in_one_command(tmp_path, capsys):
+    """80% within (.462, .534) in the paper, whose runs are not all of a budget."""
+    flop, size = "`Training FLOP`", "`Model Size`"
+    columns = f"N={size},C={flop},D={flop}/(6*{size})"
+    named = "6e18,1e19,3e19,6e19,1e20,3e20,6e20,1e21,3e21"
+    flags = ["--results", REFERENCE / "chinchilla_epoch.csv", "--loss", "loss", "--columns", columns]
+    flags += ["--law", "isoflop_parabolas", "--bootstrap", 100, "--out", tmp_path / "p.json"]
+    assert call(fit, *flags, "--budgets", named, "--tolerance", 0.15) == errors.DONE
+    assert "88 runs of 245 left out: not within 15% of a budget" in capsys.readouterr().out
+    assert 0.462 < laws.isoflop.load(tmp_path / "p.json").parabolas.exponent < 0.534
+    assert call(fit, *flags) == errors.BAD_INPUT
+    assert "--budgets names them" in capsys.readouterr().err
+
+
+def test_runs_of_like_flops_share_a_budget():
+    flops = np.array([1.02e20, 3e19, 0.98e20, 1e20, 7e20])
+    groups = budgets.group(flops, None)
+    assert [g.tolist() for g in groups.values()] == [[1], [0, 2, 3], [4]]
+    assert budgets.group(flops, [1e20], 0.01) == {1e20: np.array([3])}
+    with pytest.raises(errors.UserError, match="lie too close"):
+        budgets.group(np.geomspace(1e19, 1e20, 60), None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--huber", 1], "--huber means nothing for isoflop_parabolas"),
+        (["--fix", "a=1"], "--fix means nothing for isoflop_parabolas"),
+        (["--budgets", "1e20,x"], "--budgets: 'x' is not a number"),
+        (["--budgets", "-1"], "a budget of -1 FLOPs, must be above zero"),
+        (["--tolerance", 2], "a tolerance of 2 of a budget, must be inside (0, 1)"),
+        (["--budgets", "5e25"], "no run is within 10% of a budget of 5e+25 FLOPs"),
+        (["--columns", "C=flops"], "--columns: there is no column 'flops'"),
+    ],
+    ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else "",
+)
+def test_what_parabolas_refuse(dense_runs, capsys, flags, sentence):
+    law = ["--results", dense_runs, "--law", "isoflop_parabolas"]
+    assert call(fit, *law, *flags) == errors.BAD_INPUT
+    assert sentence in capsys.readouterr().err
+
+
+def test_what_iso_flop_fits_cannot_do(dense_runs, capsys):
+    call(fit, "--results", dense_runs, "--law", "isoflop_parabolas", "--bootstrap", 0)
+    out = dense_runs.parent / "isoflop_parabolas.json"
+    assert call(predict, "--law", out, "--config=configs/smoke.py") == errors.BAD_INPUT
+    assert "holds iso-FLOP fits, which have no formula" in capsys.readouterr().err
+    assert call(optimum, "--law", out, "--flops", "1e20", "--tokens", "1e9") == errors.BAD_INPUT
+    assert "--tokens means nothing for isoflop_parabolas" in capsys.readouterr().err
+    assert call(fit, "--results", dense_runs, "--law", "chinchilla", "--budgets", "1e20") == errors.BAD_INPUT
+    assert "--budgets and --tolerance belong to isoflop_parabolas" in capsys.readouterr().err
+    out.write_text(sealed_text(json.loads(out.read_text().replace("power_laws", "powers"))))
+    assert call(optimum, "--law", out, "--flops", "1e20") == errors.BAD_INPUT
+    assert "is damaged (KeyError: 'power_laws')" in capsys.readouterr().err

@@ -1,0 +1,142 @@
+"""The how-to pages do what they say: their files are written, and their commands run in a folder of their own."""
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from moe_jax.sweep.launchers import registry
+from tests.conftest import ROOT, child_environment
+from tests.docs.pages import code_of
+
+HOWTO = ROOT / "docs" / "howto"
+# -P: the current folder is not on Python's path, as it is not for the command `moe-jax`.
+PROGRAMS = f'moe-jax() {{ "{sys.executable}" -P -m moe_jax "$@"; }}; python() {{ "{sys.executable}" "$@"; }}; '
+
+
+class Page:
+    """A page's files, written to a folder, and its commands there."""
+
+    def __init__(self, name, folder):
+        self.folder, self.code = folder, code_of((HOWTO / f"{name}.md").read_text(encoding="utf-8"))
+        for file, content in self.code.files.items():
+            (folder / file).write_text(content, encoding="utf-8")
+
+    def try_command(self, command):
+        environment = child_environment(PYTHONPATH=str(ROOT))
+        return subprocess.run(
+            ["bash", "-c", PROGRAMS + command], cwd=self.folder, env=environment, capture_output=True, text=True,
+            timeout=200, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def run(self):
+        """Runs all commands; returns what each printed."""
+        printed = []
+        for command in self.code.commands:
+            done = self.try_command(command)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+            printed.append(done.stdout)
+        return printed
+
+    def losses(self, workdir):
+        """The losses of the logged steps of the one run of a workdir."""
+        [metrics] = self.folder.glob(f"{workdir}/runs/*/metrics.jsonl")
+        return [json.loads(line)["loss"] for line in metrics.read_text().splitlines()]
+
+
+@pytest.fixture
+def page(request, tmp_path):
+    return Page(request.param, tmp_path)
+
+
+def a_page(name):
+    return pytest.mark.parametrize("page", [name], indirect=True, ids=[name])
+
+
+def test_every_page_is_tested():
+    assert {path.stem for path in HOWTO.glob("*.md")} == {"config", "router", "law", "launcher", "corpus"}
+
+
+@pytest.mark.slow
+@a_page("config")
+def test_config(page):
+    whole, smoke, *_ = page.run()
+    assert "9 runs:" in whole and "2 runs:" in smoke
+    losses = page.losses("runs/one")
+    assert losses[-1] < losses[0]
+    with (page.folder / "runs/my_sweep/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and all(row["status"] == "done" for row in rows)
+    rates = [json.loads(path.read_text())["config"]["optim"]["learning_rate"]
+             for path in sorted(page.folder.glob("runs/my_sweep/runs/*/run.json"))]  # fmt: skip
+    assert len(set(rates)) == 2
+
+
+@a_page("router")
+def test_router(page):
+    page.run()
+    losses = page.losses("runs/router")
+    assert len(losses) == 10 and losses[-1] < losses[0]
+    [run] = page.folder.glob("runs/router/runs/*/run.json")
+    assert json.loads(run.read_text())["config"]["moe"]["router"] == "my_router:sigmoid"
+    with (page.folder / "my_router.py").open("a") as file:
+        file.write("# edited\n")
+    refused = page.try_command(page.code.commands[-1])
+    assert refused.returncode == 2 and "another config (the source of its router" in refused.stderr
+
+
+@pytest.mark.slow
+@a_page("law")
+def test_law(page):
+    page.run()
+    law = json.loads((page.folder / "law.json").read_text())
+    planted = {"c": 1.7, "A": 2e7, "B": 2e9, "alpha": 0.3}
+    assert set(law["coefficients"]) == set(planted)
+    for name, value in planted.items():
+        assert math.isclose(law["coefficients"][name], value, rel_tol=0.1), name
+    printed = re.findall(r"^    (\w+) +([\d.e+]+)  ", (HOWTO / "law.md").read_text(), re.MULTILINE)
+    assert {name: pytest.approx(float(value), rel=1e-3) for name, value in printed} == law["coefficients"]
+    assert (page.folder / "optimum.csv").exists() and (page.folder / "prediction.csv").exists()
+
+
+@pytest.mark.slow
+@a_page("launcher")
+def test_launcher(page):
+    _, dry, submitted, status = page.run()
+    assert "nohup nice -n 0" in dry and "[1/1]" in submitted and "1 run" in status
+    again = page.try_command(page.code.commands[2])
+    assert again.returncode == 0 and "there is nothing to submit" in again.stdout
+    deadline = time.monotonic() + 120
+    while not (results := list(page.folder.glob("runs/bg/runs/*/result.json"))):
+        logs = [path.read_text() for path in page.folder.glob("runs/bg/logs/*/log")]
+        assert time.monotonic() < deadline, logs
+        time.sleep(0.2)
+    assert json.loads(results[0].read_text())["status"] == "done"
+    assert "background" not in registry.MODULES
+
+
+@a_page("launcher")
+def test_the_launcher_starts_a_job_once(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(page.folder))
+    import my_launcher
+
+    launcher = my_launcher.Background(str(page.folder / "w"), 0)
+    monkeypatch.setattr(launcher, "batch_name", lambda batch: "job")
+    monkeypatch.setattr(launcher, "training_command", lambda submission: ["true"])
+    assert launcher.submit_batch([None]) is True
+    assert launcher.submit_batch([None]) is False
+
+
+@pytest.mark.slow
+@a_page("corpus")
+def test_corpus(page):
+    page.run()
+    stores = {path.name for path in (page.folder / "stores").iterdir()}
+    assert stores >= {"my_texts_byte", "my_texts_bpe", "my_mixture"}
+    losses = page.losses("runs/my_corpus")
+    assert len(losses) == 10 and losses[-1] < losses[0]

@@ -1,0 +1,143 @@
+"""The decoder: causal, and its chunked loss is the plain one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moe_jax.model.attention import attend
+from moe_jax.model.transformer import document_numbers
+from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, put, trainer, windows
+
+KINDS = {
+    "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
+    "rope, gated, rmsnorm, qk-norm": (
+        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=True", "moe=None",
+    ),
+    "expert choice": EXPERT_CHOICE,
+    "dropless": ("moe.dispatch=dropless",),
+}  # fmt: skip
+
+
+def of_kind(overrides):
+    """moe=None last: SMALL sets a field of moe."""
+    c = config(*(o for o in overrides if o != "moe=None"))
+    return dataclasses.replace(c, moe=None) if "moe=None" in overrides else c
+
+
+@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
+def test_no_output_depends_on_a_later_token(overrides):
+    check_causality(trainer(of_kind(overrides)))
+
+
+@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
+def test_no_output_has_a_gradient_to_a_later_token(overrides):
+    c = of_kind(overrides)
+    t = trainer(c)
+    params, given = t.init(0).params, windows(c)[:, :-1]
+
+    def output_at(embeddings_BxSxd, position):
+        # A table with a row for every input, so that each has a gradient of its own.
+        table = embeddings_BxSxd.reshape(-1, embeddings_BxSxd.shape[-1])
+        index = np.arange(given.size, dtype=np.int32).reshape(given.shape)
+        return jnp.sum(t.model(params | {"tokens_Vxd": table})(index)[0][:, position] ** 2)
+
+    embeddings = params["tokens_Vxd"][given]
+    gradient_at = jax.jit(jax.grad(output_at))
+    for position in (0, 9):
+        gradient = np.asarray(gradient_at(embeddings, position))
+        assert np.abs(gradient[:, : position + 1]).max() > 0
+        assert np.all(gradient[:, position + 1 :] == 0)
+
+
+@pytest.mark.parametrize("overrides", [("moe=None",), ("moe.capacity_factor=8",)], ids=["dense", "nothing dropped"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_documents_are_masked(masked, overrides):
+    """Other tokens in a window's first document change nothing in its second, where it is masked."""
+    c = of_kind((*overrides, f"data.mask_documents={masked}"))
+    t = trainer(c)
+    params = t.init(0).params
+    hidden = jax.jit(lambda w: t.model(params)(w)[0])
+    given = 1 + windows(c)[:, :-1] % (VOCABULARY - 1)
+    given[:, 6] = END_OF_DOCUMENT
+    changed = given.copy()
+    changed[:, :6] = 1 + changed[:, :6] % (VOCABULARY - 1)
+    before, after = np.asarray(hidden(given)), np.asarray(hidden(changed))
+    assert np.array_equal(before[:, 7:], after[:, 7:]) == masked
+    assert not np.array_equal(before[:, 6], after[:, 6])  # the end belongs to what it ends
+
+
+def test_documents_are_numbered():
+    tokens = np.array([[5, 0, 0, 7, 8, 0], [1, 2, 3, 4, 5, 6]], np.int32)
+    assert document_numbers(tokens, 0).tolist() == [[0, 0, 1, 2, 2, 2], [0] * 6]
+
+
+def test_attention_in_float64_is_that_of_float32():
+    """JAX's own attention softmaxes in float32 whatever it is given, so float64 has ours: the same but more exact."""
+    with jax.enable_x64(True):
+        q, k, v = (jax.random.normal(jax.random.key(i), (2, 7, 3, 4), jnp.float32) for i in range(3))
+        mask = jnp.arange(7)[None, None, :, None] // 3 == jnp.arange(7)[None, None, None, :] // 3
+        for m in (None, mask):
+            narrow = attend(q, k, v, m)
+            wide = attend(*(x.astype(jnp.float64) for x in (q, k, v)), m)
+            assert narrow.dtype == jnp.float32 and wide.dtype == jnp.float64
+            np.testing.assert_allclose(narrow, wide, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [5, 1000])
+def test_the_chunked_loss_is_the_plain_one(positions):
+    c = config(f"model.logits_positions={positions}")
+    t = trainer(c)
+    params, given = t.init(0).params, windows(c)
+
+    def plain(p):
+        model = t.model(p)
+        hidden, _ = model(given[:, :-1])
+        logp = jax.nn.log_softmax(model.logits(hidden), axis=-1)
+        return -jnp.take_along_axis(logp, given[:, 1:, None], axis=-1)[..., 0]
+
+    def both(losses):
+        return jax.jit(jax.value_and_grad(lambda p: losses(p)[3, 5:].mean()))(params)
+
+    a, b = both(lambda p: t.model(p).losses(given)[0]), both(plain)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_depth_does_not_change_what_is_compiled():
+    """Blocks are scanned: the program of 6 blocks is as long as that of 2."""
+
+    def lines(blocks):
+        c = config(f"model.n_layers={blocks}")
+        t = trainer(c)
+        return len(jax.jit(t.gradients).lower(t.abstract_state.params, windows(c)[None]).as_text().splitlines())
+
+    assert lines(6) == lines(2)
+
+
+REMAT = ("none", "block", "dispatch")
+
+
+def test_remat_changes_nothing():
+    a, *others = (trainer(config(f"model.remat={name}")) for name in REMAT)
+    given = windows(a.config)[None]
+    params = a.init(0).params
+    wanted = jax.tree.leaves(jax.jit(a.gradients)(params, given))
+    for t in others:
+        for x, y in zip(jax.tree.leaves(jax.jit(t.gradients)(params, given)), wanted, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("overrides", [(), EXPERT_CHOICE], ids=["token choice", "expert choice"])
+def test_remat_dispatch_neither_routes_nor_exchanges_twice(overrides):
+    def ops(remat):
+        c = config(*overrides, f"model.remat={remat}")
+        t = trainer(c, data=1, expert=4)
+        text = jax.jit(t.gradients).lower(t.abstract_state.params, put(t, windows(c))).compile().as_text()
+        return [sum(op in line for line in text.splitlines()) for op in (" all-to-all(", " sort(", "TopK")]
+
+    none, block, dispatch = map(ops, REMAT)
+    assert dispatch == none and none[0] > 0 and none[2] > 0
+    assert block[0] > none[0] and block[2] > none[2]

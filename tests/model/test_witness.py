@@ -1,0 +1,122 @@
+"""A second implementation as witness: transformers, from the same weights, gives the same loss and gradients.
+
+Mixtral is token choice with softmax after top-k (it renormalises the chosen shares, which is the same), OLMoE with
+softmax before (norm_topk_prob=False). OLMoE's QK-norm is over all heads at once, so it has one head here. Its balance
+loss is k times ours, where one block routes the batch as one group.
+"""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models import VOCABULARY, config, distance, put, trainer, windows
+
+BENCH = "torch and transformers are not installed: pip install '.[bench]'"
+LOSS = 1e-6  # relative
+GRADIENT = 1e-5  # ‖Δg‖ / ‖g‖
+COMMON = (
+    "model.activation=swiglu", "model.norm=rmsnorm", "model.positions=rope", "moe.granularity=2", "moe.active_rate=1.5",
+    "moe.capacity_factor=100",
+)  # fmt: skip
+
+
+def hugging_face(name, c, **more):
+    """The transformers model of config `c`, without its initial weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch and transformers deprecate of each other is theirs to mend
+        pytest.importorskip("torch", reason=BENCH)
+        transformers = pytest.importorskip("transformers", reason=BENCH)
+        model = getattr(transformers, f"{name}ForCausalLM")
+        m = c.model
+        return model(
+            model.config_class(
+                vocab_size=VOCABULARY,
+                hidden_size=m.d_model,
+                intermediate_size=c.moe.d_expert,
+                num_hidden_layers=m.n_layers,
+                num_attention_heads=m.n_heads,
+                num_key_value_heads=m.n_heads,
+                max_position_embeddings=c.data.sequence_length,
+                rms_norm_eps=1e-5,
+                rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+                num_experts_per_tok=c.moe.top_k,
+                tie_word_embeddings=False,
+                pad_token_id=None,
+                **more,
+            )
+        )
+
+
+def theirs(params):
+    """Our parameters, or their gradients, under transformers' names and in its shapes: (out, in), gate beside up."""
+    blocks, attention, moe = params["blocks"], params["blocks"]["attention"], params["blocks"]["moe"]
+    d = params["tokens_Vxd"].shape[1]
+    named = {
+        "model.embed_tokens.weight": params["tokens_Vxd"],
+        "model.norm.weight": params["norm"]["scale"],
+        "lm_head.weight": params["head_dxV"].T,
+    }
+    for layer in range(moe["router_dxE"].shape[0]):
+        of_layer = {
+            "input_layernorm.weight": blocks["attention_norm"]["scale"][layer],
+            "post_attention_layernorm.weight": blocks["ff_norm"]["scale"][layer],
+            "self_attn.o_proj.weight": attention["w_o_HxDhxd"][layer].reshape(d, d).T,
+            "mlp.gate.weight": moe["router_dxE"][layer].T,
+            "mlp.experts.gate_up_proj": np.concatenate(
+                [moe["w_gate_Exdxf"][layer].swapaxes(1, 2), moe["w_in_Exdxf"][layer].swapaxes(1, 2)], axis=1
+            ),
+            "mlp.experts.down_proj": moe["w_out_Exfxd"][layer].swapaxes(1, 2),
+        }
+        for x in "qkv":
+            of_layer[f"self_attn.{x}_proj.weight"] = attention[f"w_{x}_dxHxDh"][layer].reshape(d, d).T
+        for x in "qk":
+            if f"{x}_norm" in attention:
+                of_layer[f"self_attn.{x}_norm.weight"] = attention[f"{x}_norm"]["scale"][layer]
+        named |= {f"model.layers.{layer}.{name}": value for name, value in of_layer.items()}
+    return named
+
+
+def check(model, c, balance_weight):
+    """Loss and every gradient agree; `balance_weight` is ours as transformers counts it."""
+    import torch
+
+    t = trainer(c)
+    rng = np.random.default_rng(1)
+    # Norms begin at 1, where a scale in the wrong place would not show.
+    params = jax.tree.map(lambda p: np.asarray(p) * rng.uniform(0.5, 1.5, p.shape).astype(p.dtype), t.init(0).params)
+    given = windows(c)
+    gradients, statistics = jax.jit(t.gradients)(params, put(t, given))
+    assert not np.any(statistics["dropped_fraction"])
+
+    missing, unknown = model.load_state_dict({k: torch.tensor(v) for k, v in theirs(params).items()}, strict=False)
+    assert not missing and not unknown
+    tokens = torch.tensor(given, dtype=torch.int64)
+    out = model(input_ids=tokens[:, :-1], output_router_logits=True, use_cache=False)
+    loss = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), tokens[:, 1:].flatten())
+    (loss + balance_weight * out.aux_loss).backward()
+
+    assert float(statistics["loss"]) == pytest.approx(loss.item(), rel=LOSS)
+    ours = theirs(jax.tree.map(np.asarray, gradients))
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad.numpy()
+        assert np.abs(gradient).max() > 0, name
+        assert distance(ours.pop(name), gradient) < GRADIENT, name
+    assert not ours
+
+
+@pytest.mark.slow
+def test_mixtral_is_token_choice_with_softmax_after_top_k():
+    c = config(*COMMON, "moe.softmax=after_top_k", "moe.load_balance_loss_weight=0")
+    check(hugging_face("Mixtral", c, num_local_experts=c.moe.n_experts, sliding_window=None), c, 0.0)
+
+
+@pytest.mark.slow
+def test_olmoe_is_token_choice_with_softmax_before_top_k():
+    c = config(
+        *COMMON, "moe.softmax=before_top_k", "moe.load_balance_loss_weight=0.1", "moe.group_sequences=16",
+        "model.n_layers=1", "model.n_heads=1", "model.qk_norm=True",
+    )  # fmt: skip
+    model = hugging_face("Olmoe", c, num_experts=c.moe.n_experts, norm_topk_prob=False)
+    check(model, c, c.moe.load_balance_loss_weight / c.moe.top_k)
