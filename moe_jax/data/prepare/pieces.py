@@ -126,7 +126,7 @@ def make(source: Source, vocabulary: Vocabulary, folder: epath.Path, shard: int,
     the next start chance may hold out another document. Raises UserError if the shard cannot be read, OSError."""
     made_of = fingerprint(source, vocabulary, shard) + " first held out" * hold_out_first
     skipped: collections.Counter[str] = collections.Counter()
-    spelling = functools.cache(vocabulary.spelt_bytes)  # a loop over the vocabulary
+    spelling = functools.cache(lambda: vocabulary.spelt_bytes())  # a loop over the vocabulary; texts alone need it
     with contextlib.ExitStack() as stack:
         opened = {array: stack.enter_context(files.writing(array_file(folder, shard, array))) for array in ARRAYS}
         outputs = {

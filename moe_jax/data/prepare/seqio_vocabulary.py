@@ -19,18 +19,18 @@ class TaskVocabulary:
     size: int
     end_of_document: int
     file: tuple[str, bytes] | None
-    spelt_bytes: tuple[int, ...]  # [size], of the text that each id spells, in UTF-8; 0 for special tokens
+    lengths: tuple[int, ...]  # [size], bytes of the text that each id spells, in UTF-8; 0 for special tokens
     description: str
     unknown: int | None
     end_token: str = ""  # where the vocabulary says how it spells the id
 
     def bytes_of(self, tokens: np.ndarray) -> np.ndarray:
         """How many bytes of text each token spells, int64 of the tokens' shape. The Task alone knows its texts."""
-        return self._spelt_bytes[tokens]
+        return self._lengths[tokens]
 
     @functools.cached_property
-    def _spelt_bytes(self) -> np.ndarray:
-        return np.array(self.spelt_bytes, np.int64)
+    def _lengths(self) -> np.ndarray:
+        return np.array(self.lengths, np.int64)
 
     def describe(self) -> dict[str, Any]:
         """As Vocabulary."""
