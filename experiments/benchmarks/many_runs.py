@@ -29,6 +29,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.machine import processor
 from moe_jax import files
 from moe_jax.config import config_file
 from moe_jax.sweep import from_config, jobs
@@ -202,13 +203,6 @@ def verb(*argv: str) -> Seconds:
 def cpu_of_children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def processor() -> str:
-    """The processor's name and how many cores this process may use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.config.schema import ModelConfig
+from moe_jax.model.causal_attention import attend
 from moe_jax.model.layers import Norm, parameter_dtype, weight
 from moe_jax.model.precision import accumulation_dtype
 from moe_jax.model.sharding import Layout
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention with scores and softmax in at least float32 (jax.nn.dot_product_attention's rule).
+    """Multi-head self-attention with scores and softmax in at least float32.
 
     With `attention_float32` queries, keys and values are float32 too, and products have the chip's full precision."""
 
@@ -44,31 +45,13 @@ class Attention(nnx.Module):
             q_BxSxHxDh, k_BxSxHxDh = self.q_norm(q_BxSxHxDh), self.k_norm(k_BxSxHxDh)
         if self.config.positions == "rope":
             q_BxSxHxDh, k_BxSxHxDh = rotate(q_BxSxHxDh), rotate(k_BxSxHxDh)
-        mask_Bx1xSxS = None
-        if document_BxS is not None:
-            mask_Bx1xSxS = document_BxS[:, None, :, None] == document_BxS[:, None, None, :]
         precision = None
         if self.config.attention_float32:
             precision = "highest"  # else a TPU multiplies float32 in bfloat16
             score_dtype = parameter_dtype(self.config)
             q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(score_dtype) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
-        with jax.default_matmul_precision(precision):
-            y_BxSxHxDh = attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask_Bx1xSxS)
+        y_BxSxHxDh = attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision)
         return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), gathered(self.w_o_HxDhxd[...].astype(dtype)))
-
-
-def attend(q_BxSxHxDh: jax.Array, k_BxSxHxDh: jax.Array, v_BxSxHxDh: jax.Array, mask_Bx1xSxS: jax.Array | None):
-    """y_BxSxHxDh of causal attention: JAX's own, except in the tests' float64, where its softmax is float32."""
-    if q_BxSxHxDh.dtype != jnp.float64:
-        with jax.numpy_dtype_promotion("standard"):  # it promotes dtypes implicitly, which tests forbid to our own code
-            return jax.nn.dot_product_attention(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, mask=mask_Bx1xSxS, is_causal=True)
-    _, S, _, Dh = q_BxSxHxDh.shape
-    scores_BxHxSxS = jnp.einsum("BSHD,BTHD->BHST", q_BxSxHxDh, k_BxSxHxDh) / Dh**0.5
-    seen = jnp.tril(jnp.ones((S, S), bool))[None, None]
-    if mask_Bx1xSxS is not None:
-        seen = seen & mask_Bx1xSxS
-    shares_BxHxSxS = jax.nn.softmax(jnp.where(seen, scores_BxHxSxS, -jnp.inf), axis=-1)
-    return jnp.einsum("BHST,BTHD->BSHD", shares_BxHxSxS, v_BxSxHxDh)
 
 
 def rotate(x_BxSxHxDh: jax.Array) -> jax.Array:

@@ -78,11 +78,11 @@ def _streamed_blocks_fwd(chunk_rows, x_Uxd, token_JxQ, weight_JxQ, experts, expe
         y_Uxd, all_h = carry
         token, weight, expert = _at(parts, i)
         y_Uxd, h = _forward(y_Uxd, x_Uxd, token, weight, jax.tree.map(lambda w: w[expert], experts))
-        return y_Uxd, jax.tree.map(lambda a, part: a.at[i].set(part), all_h, h)
+        return y_Uxd, all_h.at[i].set(h)
 
     n, size, Q = parts[0].shape
     nothing = jnp.zeros_like(weight_JxQ, shape=(), dtype=x_Uxd.dtype)  # varying over the mesh as everything here
-    all_h = tuple(jnp.full((n, size, Q, w.shape[-1]), nothing) for w in experts.w_in)
+    all_h = jnp.full((n, size, Q, experts.w_in_ExdxF.shape[-1]), nothing)
     carry = (jnp.zeros_like(x_Uxd, weight_JxQ.dtype), all_h)
     y_Uxd, all_h = jax.lax.fori_loop(0, -(-used // size), chunk, carry)
     return y_Uxd, (x_Uxd, token_JxQ, weight_JxQ, experts, expert_J, used, all_h)
@@ -117,19 +117,19 @@ streamed_blocks.defvjp(_streamed_blocks_fwd, _streamed_blocks_bwd)
 
 def _forward(y_Uxd, x_Uxd, token_exQ, weight_exQ, experts: Experts):
     """(y_Uxd plus a chunk's outputs, the chunk's hidden values)."""
-    h = hidden(take(x_Uxd, token_exQ), experts.w_in)
-    out_exQxd = output(experts.activation, h, weight_exQ, experts.w_out)
+    h = hidden(take(x_Uxd, token_exQ), experts.w_in_ExdxF)
+    out_exQxd = output(experts.activation, h, weight_exQ, experts.w_out_Exfxd)
     return y_Uxd.at[token_exQ].add(out_exQxd.astype(y_Uxd.dtype), mode="drop"), h
 
 
 def _backward(d_x_Uxd, d_y_Uxd, x_Uxd, token_exQ, weight_exQ, experts: Experts, h):
     """(d_x_Uxd plus a chunk's part, d_weight_exQ, gradients of the chunk's experts)."""
-    _, output_vjp = jax.vjp(lambda *a: output(experts.activation, *a), h, weight_exQ, experts.w_out)
+    _, output_vjp = jax.vjp(lambda *a: output(experts.activation, *a), h, weight_exQ, experts.w_out_Exfxd)
     d_h, d_weight_exQ, d_w_out = output_vjp(take(d_y_Uxd, token_exQ))
-    _, hidden_vjp = jax.vjp(hidden, take(x_Uxd, token_exQ), experts.w_in)
+    _, hidden_vjp = jax.vjp(hidden, take(x_Uxd, token_exQ), experts.w_in_ExdxF)
     d_rows_exQxd, d_w_in = hidden_vjp(d_h)
     d_x_Uxd = d_x_Uxd.at[token_exQ].add(d_rows_exQxd.astype(d_x_Uxd.dtype), mode="drop")
-    return d_x_Uxd, d_weight_exQ, experts.replace(w_in=d_w_in, w_out=d_w_out)
+    return d_x_Uxd, d_weight_exQ, experts.replace(w_in_ExdxF=d_w_in, w_out_Exfxd=d_w_out)
 
 
 def _chunks(arrays: Any, shape: tuple[int, int]) -> Any:

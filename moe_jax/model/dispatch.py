@@ -49,7 +49,7 @@ def slots(x_RxTxd: jax.Array, slots: Slots, experts: Experts, expert_parallel: i
 def dropless(x_RxTxd: jax.Array, choice: Choice, experts: Experts, expert_parallel: int, on_cpu: bool) -> jax.Array:
     """y_RxTxd: the weighted sum of all experts that each token chose. `experts` are those that this device holds."""
     R, T, d = x_RxTxd.shape
-    Elocal = len(experts.w_out)
+    Elocal = len(experts.w_out_Exfxd)
     x_Uxd, expert_UxK, weight_UxK = _gathered_row(x_RxTxd, choice, Elocal, expert_parallel)
     A, K = expert_UxK.size, expert_UxK.shape[1]
     rows = block_rows(A, Elocal * expert_parallel, on_cpu)

@@ -2,6 +2,7 @@
 
 B  sequences of the batch      d  d_model
 S  positions                   f  d_ff
+F  f, or 2 f where gated: values, then gates
 """
 
 import jax
@@ -61,11 +62,12 @@ def _rank(v: jax.Array, ndim: int) -> jax.Array:
     return v.reshape((1,) * (ndim - 1) + v.shape)
 
 
-def activate(kind: str, h: jax.Array, gate: jax.Array | None) -> jax.Array:
-    """relu(h) or gelu(h); for swiglu, silu(gate) · h."""
+def activate(kind: str, h_xF: jax.Array) -> jax.Array:
+    """relu(h) or gelu(h) of the last axis; for swiglu, silu(gate) · h of its halves, which are h and gate."""
     if kind == "swiglu":
+        h, gate = jnp.split(h_xF, 2, axis=-1)
         return jax.nn.silu(gate) * h
-    return jax.nn.relu(h) if kind == "relu" else jax.nn.gelu(h)
+    return jax.nn.relu(h_xF) if kind == "relu" else jax.nn.gelu(h_xF)
 
 
 class FeedForward(nnx.Module):
@@ -74,20 +76,18 @@ class FeedForward(nnx.Module):
     def __init__(self, config: ModelConfig, layout: Layout, key: jax.Array):
         self.config, self.layout = config, layout
         d, f = config.d_model, config.d_ff
-        keys = jax.random.split(key, 5)
-        self.w_in_dxf = weight(config, keys[0], (d, f), ("embed", None), d)
+        F = 2 * f if config.gated else f
+        keys = jax.random.split(key, 4)
+        self.w_in_dxF = weight(config, keys[0], (d, F), ("embed", None), d)
         self.w_out_fxd = weight(config, keys[1], (f, d), (None, "embed"), f)
-        if config.gated:
-            self.w_gate_dxf = weight(config, keys[2], (d, f), ("embed", None), d)
         if config.ff_bias:
-            self.b_in_f = bias(config, keys[3], f, d)
-            self.b_out_d = bias(config, keys[4], d, f)
+            self.b_in_f = bias(config, keys[2], f, d)
+            self.b_out_d = bias(config, keys[3], d, f)
 
     def __call__(self, x_BxSxd: jax.Array) -> jax.Array:
         dtype, gathered = x_BxSxd.dtype, self.layout.gathered
-        h_BxSxf = x_BxSxd @ gathered(self.w_in_dxf[...].astype(dtype))
-        gate_BxSxf = x_BxSxd @ gathered(self.w_gate_dxf[...].astype(dtype)) if self.config.gated else None
+        h_BxSxF = x_BxSxd @ gathered(self.w_in_dxF[...].astype(dtype))
         if self.config.ff_bias:
-            h_BxSxf = h_BxSxf + _rank(self.b_in_f[...].astype(dtype), 3)
-        y_BxSxd = activate(self.config.activation, h_BxSxf, gate_BxSxf) @ gathered(self.w_out_fxd[...].astype(dtype))
+            h_BxSxF = h_BxSxF + _rank(self.b_in_f[...].astype(dtype), 3)
+        y_BxSxd = activate(self.config.activation, h_BxSxF) @ gathered(self.w_out_fxd[...].astype(dtype))
         return y_BxSxd + _rank(self.b_out_d[...].astype(dtype), 3) if self.config.ff_bias else y_BxSxd

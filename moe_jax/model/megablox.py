@@ -5,7 +5,7 @@ are all cut over the whole mesh: nothing has to be reduced there. Only tiles tha
 the buffer of rows is.
 
 P  rows of a device in the experts' order, a multiple of the tile's    Elocal  experts that a device holds
-d  d_model    f  d_expert    i, o  input and output width of a product: d and f, or f and d
+d  d_model    f  d_expert    i, o  input and output width of a product: d and f (2 f where gated), or f and d
 """
 
 import contextlib
@@ -46,10 +46,9 @@ def grouped_experts(
     Arrays hold the parts of all devices end to end. Expert e of a device has the next load_Elocal[e] of its rows.
     `interpret` runs the same code on a CPU, slowly."""
     product = functools.partial(_product, mesh, tile, interpret)
-    h = [product(rows_Pxd, w_Elocalxdxf, load_Elocal) for w_Elocalxdxf in experts.w_in]
-    h_Pxf = activate(experts.activation, h[0], h[1] if len(h) > 1 else None)
+    h_Pxf = activate(experts.activation, product(rows_Pxd, experts.w_in_ExdxF, load_Elocal))
     weighted_Pxf = (h_Pxf.astype(weight_P.dtype) * weight_P[:, None]).astype(h_Pxf.dtype)
-    return product(weighted_Pxf, experts.w_out, load_Elocal)
+    return product(weighted_Pxf, experts.w_out_Exfxd, load_Elocal)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -8,6 +8,7 @@ first.
 B  sequences on this device    E  experts (Elocal: this device's)    R  routing groups on this device
 S  positions                   f  d_expert                           T  tokens of a group
 d  d_model                     P  places: rows in the experts' order
+F  f, or 2 f where gated: values, then gates
 """
 
 import dataclasses
@@ -43,18 +44,17 @@ class MoeLayer(nnx.Module):
         self.config, self.layout = config, layout
         m, moe = config.model, config.moe
         d, f, E = m.d_model, moe.d_expert, moe.n_experts
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 3)
         self.router_dxE = weight(m, keys[0], (d, E), (None, None), d)
         self._router, self._capacity = registry.load(moe.router), counts.capacity(config)
         if moe.router not in registry.ROUTERS:
             registry.check(self._router, config, self._capacity, parameter_dtype(m))
         if moe.bias_update_rate:
             self.bias_E = RouterBias(jnp.zeros(E, parameter_dtype(m)), logical_axes=(None,))
-        self.w_in_Exdxf = weight(m, keys[1], (E, d, f), ("expert", "embed", None), d)
+        F = 2 * f if m.gated else f
+        self.w_in_ExdxF = weight(m, keys[1], (E, d, F), ("expert", "embed", None), d)
         # The fan-in that a token sees: k experts of width d_ff / G (krajewski2024's code), so G does not change it.
         self.w_out_Exfxd = weight(m, keys[2], (E, f, d), ("expert", None, "embed"), f * moe.top_k)
-        if m.gated:
-            self.w_gate_Exdxf = weight(m, keys[3], (E, d, f), ("expert", "embed", None), d)
         if moe.shared_experts:  # side by side they are one feed-forward
             self.shared = FeedForward(
                 dataclasses.replace(m, d_ff=f * moe.shared_experts, ff_bias=False), layout, jax.random.fold_in(key, 1)
@@ -65,10 +65,9 @@ class MoeLayer(nnx.Module):
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(y_BxSxd, statistics). Statistics are balance, z, entropy, dropped_fraction, and load_E, the assignments that
         each expert was asked to take."""
-        w_in = [self.w_in_Exdxf] + ([self.w_gate_Exdxf] if self.config.model.gated else [])
         experts = Experts(
-            w_in=tuple(w[...].astype(x_BxSxd.dtype) for w in w_in),
-            w_out=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
+            w_in_ExdxF=self.w_in_ExdxF[...].astype(x_BxSxd.dtype),
+            w_out_Exfxd=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
             activation=self.config.model.activation,
         )
         bias_E = self.bias_E[...] if self.config.moe.bias_update_rate else None
@@ -82,11 +81,12 @@ class MoeLayer(nnx.Module):
 
     def _in_one(self, x_BxSxd, bias_E, experts):
         """The whole layer in one shard_map."""
-        cut = () if self.config.moe.dispatch == "dense" else (EXPERT,)
+        trivial = self.layout.trivial_axes
+        cut = trivial if self.config.moe.dispatch == "dense" else tuple(a for a in AXES if a in trivial or a == EXPERT)
         layer = jax.shard_map(
             functools.partial(self._local, cut),
             mesh=self.layout.mesh,
-            in_specs=(P(AXES), P(), P(), P(cut)),
+            in_specs=(P(AXES), P(trivial), P(trivial), P(cut)),
             out_specs=(P(AXES), P()),
             check_vma=self.layout.check_vma,
         )
@@ -102,7 +102,7 @@ class MoeLayer(nnx.Module):
         def dispatched(x_BxSxd, router_dxE, bias_E, experts):
             x_RxTxd = self._groups(x_BxSxd)
             choice, statistics = self._route(x_RxTxd, router_dxE, bias_E)
-            rows = dispatch.sorted_rows(x_RxTxd, choice, len(experts.w_out), expert_parallel, tile)
+            rows = dispatch.sorted_rows(x_RxTxd, choice, len(experts.w_out_Exfxd), expert_parallel, tile)
             return *rows, _varying_experts(experts, (EXPERT,)), _over_mesh(statistics, x_RxTxd.shape[1], moe.top_k)
 
         def combined(out_Pxd, maps, x_BxSxd):

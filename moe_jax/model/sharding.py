@@ -90,6 +90,12 @@ class Layout:
         axis `pack` ("requires varying manual axes to match"); the same code is checked wherever runs are not packed."""
         return PACK not in self.mesh.shape
 
+    @property
+    def trivial_axes(self) -> tuple[str, ...]:
+        """The axes of one device. A shard_map may take as cut over them what every device holds whole: its gradient is
+        then not summed over them, for which XLA:CPU would copy it."""
+        return tuple(axis for axis in AXES if self.mesh.shape[axis] == 1)
+
     def spec(self, *logical: str | None, shape: Sequence[int] | None = None) -> P:
         """The PartitionSpec of an array with these logical axes. With `shape`, axes that do not divide stay whole."""
         names = [_RULES.get(name) for name in logical]

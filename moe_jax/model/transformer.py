@@ -1,11 +1,11 @@
 """The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth.
 
-B  sequences of the batch     d  d_model
-S  positions                  V  vocabulary
-L  layers (blocks)            n, s  chunks of positions, and positions of a chunk
+B  sequences of the batch    d  d_model
+S  positions                 V  vocabulary
+L  layers (blocks)
 """
 
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from moe_jax.config.schema import Config
 from moe_jax.model.attention import Attention
+from moe_jax.model.cross_entropy import summed_loss, token_losses, unembed
 from moe_jax.model.layers import FeedForward, Norm, weight
 from moe_jax.model.moe import MoeLayer
 from moe_jax.model.precision import accumulation_dtype
@@ -95,49 +96,46 @@ class Transformer(nnx.Module):
 
     def logits(self, x_BxSxd: jax.Array) -> jax.Array:
         """logits_BxSxV, in at least float32."""
-        return unembed(x_BxSxd, self.layout.gathered(self.head_dxV[...].astype(x_BxSxd.dtype)))
+        return unembed(x_BxSxd, self.layout.gathered(self._head(x_BxSxd)))
+
+    def _head(self, x_BxSxd: jax.Array) -> jax.Array:
+        return self.head_dxV[...].astype(x_BxSxd.dtype)
 
     def losses(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""
         x_BxSxd, statistics = self(windows_BxS1[:, :-1])
-        losses = jax.shard_map(
-            functools.partial(chunked_losses, self.config.model.logits_positions),
+        return self._by_device(token_losses, P(AXES))(x_BxSxd, windows_BxS1[:, 1:], self._head(x_BxSxd)), statistics
+
+    def loss(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(mean of `losses`, statistics); its gradient takes less time and memory than that of the mean."""
+        x_BxSxd, statistics = self(windows_BxS1[:, :-1])
+
+        def summed(*given):
+            return jax.lax.psum(summed_loss(*given), AXES)
+
+        loss = self._by_device(summed, P())(x_BxSxd, windows_BxS1[:, 1:], self._head(x_BxSxd))
+        return loss / windows_BxS1[:, 1:].size, statistics
+
+    def _by_device(self, losses: Callable[..., jax.Array], out_specs: P) -> Callable[..., jax.Array]:
+        """A function of model/cross_entropy.py, on each device's share of (x_BxSxd, target_BxS) and the whole head.
+
+        The head's gradient is summed over the devices once, after the last chunk: left to GSPMD, every chunk sent
+        it."""
+
+        trivial = self.layout.trivial_axes
+
+        def local(x_BxSxd, target_BxS, head_dxV):
+            head_dxV = jax.lax.pcast(head_dxV, tuple(a for a in AXES if a not in trivial), to="varying")
+            head_dxV = head_dxV.astype(accumulation_dtype(x_BxSxd.dtype))
+            return losses(self.config.model.logits_positions, x_BxSxd, target_BxS, head_dxV)
+
+        return jax.shard_map(
+            local,
             mesh=self.layout.mesh,
-            in_specs=(P(AXES), P(AXES), P()),
-            out_specs=P(AXES),
+            in_specs=(P(AXES), P(AXES), P(trivial)),
+            out_specs=out_specs,
             check_vma=self.layout.check_vma,
         )
-        return losses(x_BxSxd, windows_BxS1[:, 1:], self.head_dxV[...].astype(x_BxSxd.dtype)), statistics
-
-
-def unembed(x_BxSxd: jax.Array, head_dxV: jax.Array) -> jax.Array:
-    """logits_BxSxV, in at least float32."""
-    return jnp.einsum("BSd,dV->BSV", x_BxSxd, head_dxV, preferred_element_type=accumulation_dtype(x_BxSxd.dtype))
-
-
-def chunked_losses(logits_positions: int, x_BxSxd: jax.Array, target_BxS: jax.Array, head_dxV: jax.Array) -> jax.Array:
-    """loss_BxS on one device's share of the batch (called inside shard_map).
-
-    It goes chunk by chunk, so that all logits are never in memory at once. The head's gradient is summed here over the
-    chunks, in at least float32, and over the devices once, after the last: left to GSPMD, every chunk sent it."""
-    B, S, d = x_BxSxd.shape
-    step = next(s for s in range(min(S, logits_positions), 0, -1) if S % s == 0)
-    head_dxV = jax.lax.pcast(head_dxV, AXES, to="varying")
-    head_dxV = head_dxV.astype(accumulation_dtype(x_BxSxd.dtype))
-
-    @jax.checkpoint  # a chunk's logits are computed again in the backward pass
-    def chunk(_, part):
-        x_Bxsxd, target_Bxs = part
-        logits_BxsxV = unembed(x_Bxsxd, head_dxV.astype(x_Bxsxd.dtype))
-        hit_Bxs = jnp.take_along_axis(logits_BxsxV, target_Bxs[..., None], axis=-1)[..., 0]
-        return None, jax.nn.logsumexp(logits_BxsxV, axis=-1) - hit_Bxs
-
-    parts = (
-        x_BxSxd.reshape(B, S // step, step, d).swapaxes(0, 1),
-        target_BxS.reshape(B, S // step, step).swapaxes(0, 1),
-    )
-    _, loss_nxBxs = jax.lax.scan(chunk, None, parts)
-    return loss_nxBxs.swapaxes(0, 1).reshape(B, S)
 
 
 def document_numbers(tokens_BxS: jax.Array, end_of_document: int) -> jax.Array:

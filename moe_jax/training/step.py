@@ -118,8 +118,7 @@ class Trainer:
         self, params: dict[str, Any], windows_BxS1: jax.Array, router: dict[str, Any] | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(what is minimised, statistics of every layer, and `loss`: nats per token)."""
-        loss_BxS, statistics = self.model(_merged(params, router or {})).losses(windows_BxS1)
-        loss = loss_BxS.mean()
+        loss, statistics = self.model(_merged(params, router or {})).loss(windows_BxS1)
         moe = self.config.moe
         total = loss
         if moe is not None:
@@ -151,6 +150,8 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """(the state after one more update, its metrics): the pure function that `step` compiles."""
         gradient, statistics = self.gradients(state.params, windows_MxBxS1, state.router)
+        norm = optax.tree.norm(gradient)
+        gradient = optimizer.clipped(self.config.optim, gradient, norm)
         direction, opt_state = optimizer.direction(self._optimizer, gradient, state.opt_state, state.params)
         rate = optimizer.learning_rate(self.config.optim, schedule, state.step)
         params = optimizer.apply_update(self.config.optim, state.params, direction, rate, schedule.learning_rate)
@@ -159,7 +160,7 @@ class Trainer:
         if router:
             router = expert_load.rebalanced(router, statistics["load_E"], self.config.moe.bias_update_rate)
         metrics = {"loss": loss} | expert_load.logged(statistics, self.config.train.log_layers)
-        metrics |= {"learning_rate": rate, "gradient_norm": optax.tree.norm(gradient)}
+        metrics |= {"learning_rate": rate, "gradient_norm": norm}
         seen = jnp.stack([metrics.get(name, jnp.float32(0)).astype(jnp.float32) for name in AVERAGED])
         recent_WxM = state.recent_WxM.at[state.step % self.config.train.loss_average_steps].set(seen)
         watch = state.skip_step

@@ -168,10 +168,11 @@ def test_flops_are_the_compiled_models(overrides, monkeypatch):
     t = Trainer(c, V, Layout(make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])))
     windows = jax.ShapeDtypeStruct((1, c.train.batch_sequences, c.data.sequence_length + 1), "int32")
     found = jax.jit(t.gradients).lower(t.abstract_state.params, windows).cost_analysis()["flops"]
-    wanted = counts.count_flops(c, V, D).train_flops + 2 * d * V * D  # logits are computed again, never held
+    S = c.data.sequence_length
+    wanted = counts.count_flops(c, V, D).train_flops + 2 * d * S * D  # scores are computed again, never held
     if moe is not None:  # slots that stay empty are multiplied too
         groups = D // moe.group_sequences
-        groups //= 1 if moe.router == "expert_choice" else c.data.sequence_length
+        groups //= 1 if moe.router == "expert_choice" else S
         rows = groups * moe.n_experts * counts.capacity(c)
         wanted += 6 * c.model.ff_matrices * d * moe.d_expert * (rows - D * moe.top_k)
     assert found == pytest.approx(wanted, rel=0.03) and found > wanted

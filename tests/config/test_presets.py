@@ -72,7 +72,7 @@ def test_krajewski2024_is_initialised_as_its_code_does(granularity):
     params = built(c)
     for name, fan_in in {
         "blocks.attention.w_q_dxHxDh": d, "blocks.attention.w_o_HxDhxd": d, "blocks.moe.router_dxE": d,
-        "blocks.moe.w_in_Exdxf": d, "blocks.moe.w_out_Exfxd": 4 * d, "head_dxV": d,
+        "blocks.moe.w_in_ExdxF": d, "blocks.moe.w_out_Exfxd": 4 * d, "head_dxV": d,
     }.items():  # fmt: skip
         assert params[name].std() == pytest.approx((0.1 / fan_in) ** 0.5, rel=0.03), name
         assert np.abs(params[name]).max() <= 0.2

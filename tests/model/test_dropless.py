@@ -51,12 +51,12 @@ def test_dropless_on_several_devices_is_the_oracle(data, expert):
 def test_all_tokens_to_one_expert(expert):
     statistics, (params, _) = compare((*ROOM, "moe.granularity=1"), "one expert", expert=expert)
     assert max_over_mean(statistics["load_E"]) == pytest.approx(8) and statistics["dropped_fraction"] == 0
-    assert np.all(params["w_in_Exdxf"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_Exdxf"][3])
+    assert np.all(params["w_in_ExdxF"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_ExdxF"][3])
 
 
 def test_an_empty_expert_gets_no_gradient():
     _, (params, _) = compare(ROOM, "empty expert")
-    assert np.all(params["w_in_Exdxf"][2] == 0) and np.all(params["w_out_Exfxd"][2] == 0)
+    assert np.all(params["w_in_ExdxF"][2] == 0) and np.all(params["w_out_Exfxd"][2] == 0)
 
 
 @pytest.mark.parametrize("rows", [8, 32])

@@ -41,7 +41,7 @@ def test_the_kernels_on_skewed_routing_are_the_oracle(kind, expert):
     """All to one expert leaves a device of two without a single row."""
     _, (params, _) = compare((*SMALL, "moe.expansion_rate=8", "moe.granularity=1"), kind, expert=expert)
     empty = [0, 1, 2, 4, 5, 6, 7] if kind == "one expert" else [2]
-    assert np.all(params["w_in_Exdxf"][empty] == 0) and np.all(params["w_out_Exfxd"][empty] == 0)
+    assert np.all(params["w_in_ExdxF"][empty] == 0) and np.all(params["w_out_Exfxd"][empty] == 0)
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,9 @@ def test_the_initial_state_is_the_same_on_every_mesh():
 def test_parameters_are_cut_as_the_rules_say():
     t = trainer(config(), data=2, expert=4)
     params = t.init(0).params
-    experts = params["blocks"]["moe"]["w_in_Exdxf"]
+    experts = params["blocks"]["moe"]["w_in_ExdxF"]
     assert experts.sharding.shard_shape(experts.shape) == (2, 16 // 4, 16 // 2, 32)
-    assert "blocks.moe.w_in_Exdxf" in t.parameter_table() and "all parameters" in t.parameter_table()
+    assert "blocks.moe.w_in_ExdxF" in t.parameter_table() and "all parameters" in t.parameter_table()
 
 
 @pytest.mark.parametrize(

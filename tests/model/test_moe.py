@@ -47,12 +47,12 @@ def test_all_tokens_to_one_expert():
     statistics, (params, _) = compare(("moe.granularity=1",), "one expert")
     assert max_over_mean(statistics["load_E"]) == pytest.approx(8)
     assert statistics["dropped_fraction"] == pytest.approx(1 - 3 / 16)  # ceil(1.25 · 16 / 8) of 16 tokens are kept
-    assert np.all(params["w_in_Exdxf"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_Exdxf"][3])
+    assert np.all(params["w_in_ExdxF"][[0, 1, 2, 4, 5, 6, 7]] == 0) and np.any(params["w_in_ExdxF"][3])
 
 
 def test_an_empty_expert_gets_no_gradient():
     _, (params, _) = compare((), "empty expert")
-    assert np.all(params["w_in_Exdxf"][2] == 0) and np.all(params["w_out_Exfxd"][2] == 0)
+    assert np.all(params["w_in_ExdxF"][2] == 0) and np.all(params["w_out_Exfxd"][2] == 0)
 
 
 @pytest.mark.parametrize("router", ["token choice", "heavy overflow", "expert choice"])
@@ -77,7 +77,7 @@ def test_4096_experts_of_width_one_are_the_oracle(dispatch):
     """4 d / 64 = 1, where d is 16; a token takes 64 of them, a device holds 512."""
     many = ("moe.expansion_rate=64", "moe.granularity=64", "moe.capacity_factor=5")
     _, (params, _) = compare((*many, *dispatch), expert=8)
-    assert params["w_in_Exdxf"].shape == (4096, 16, 1)
+    assert params["w_in_ExdxF"].shape == (4096, 16, 1)
 
 
 @pytest.mark.parametrize("router", ["token choice", "expert choice"])
@@ -110,7 +110,7 @@ def test_shared_experts_serve_every_token():
     c = config("moe.shared_experts=2", "moe.output_norm=False")
     x = jax.random.normal(jax.random.key(1), (16, 16, 16))
     moe, alone = (nnx.merge(*layer(c, 1, 1)) for c in (c, config()))  # the same key, so the same routed experts
-    shared = jax.nn.relu(x @ moe.shared.w_in_dxf[...]) @ moe.shared.w_out_fxd[...]
-    assert moe.shared.w_in_dxf.shape == (16, 2 * c.moe.d_expert)
+    shared = jax.nn.relu(x @ moe.shared.w_in_dxF[...]) @ moe.shared.w_out_fxd[...]
+    assert moe.shared.w_in_dxF.shape == (16, 2 * c.moe.d_expert)
     with_shared, routed = jax.jit(lambda x: (moe(x)[0], alone(x)[0]))(x)
     np.testing.assert_allclose(with_shared, routed + shared, atol=1e-6)

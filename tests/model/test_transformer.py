@@ -1,4 +1,4 @@
-"""The decoder: causal, and its chunked loss is the plain one."""
+"""The decoder: causal, and its chunked losses are the plain ones."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.model.attention import attend
 from moe_jax.model.transformer import document_numbers
 from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, put, trainer, windows
 
@@ -74,20 +73,9 @@ def test_documents_are_numbered():
     assert document_numbers(tokens, 0).tolist() == [[0, 0, 1, 2, 2, 2], [0] * 6]
 
 
-def test_attention_in_float64_is_that_of_float32():
-    """JAX's own attention softmaxes in float32 whatever it is given, so float64 has ours: the same but more exact."""
-    with jax.enable_x64(True):
-        q, k, v = (jax.random.normal(jax.random.key(i), (2, 7, 3, 4), jnp.float32) for i in range(3))
-        mask = jnp.arange(7)[None, None, :, None] // 3 == jnp.arange(7)[None, None, None, :] // 3
-        for m in (None, mask):
-            narrow = attend(q, k, v, m)
-            wide = attend(*(x.astype(jnp.float64) for x in (q, k, v)), m)
-            assert narrow.dtype == jnp.float32 and wide.dtype == jnp.float64
-            np.testing.assert_allclose(narrow, wide, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("positions", [5, 1000])
-def test_the_chunked_loss_is_the_plain_one(positions):
+def test_the_chunked_losses_are_the_plain_ones(positions):
+    """Those of each token, and their mean, which has a backward pass of its own."""
     c = config(f"model.logits_positions={positions}")
     t = trainer(c)
     params, given = t.init(0).params, windows(c)
@@ -98,12 +86,15 @@ def test_the_chunked_loss_is_the_plain_one(positions):
         logp = jax.nn.log_softmax(model.logits(hidden), axis=-1)
         return -jnp.take_along_axis(logp, given[:, 1:, None], axis=-1)[..., 0]
 
-    def both(losses):
-        return jax.jit(jax.value_and_grad(lambda p: losses(p)[3, 5:].mean()))(params)
+    def both(loss):
+        return jax.jit(jax.value_and_grad(loss))(params)
 
-    a, b = both(lambda p: t.model(p).losses(given)[0]), both(plain)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    def agree(a, b):
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+    agree(both(lambda p: t.model(p).losses(given)[0][3, 5:].mean()), both(lambda p: plain(p)[3, 5:].mean()))
+    agree(both(lambda p: 3 * t.model(p).loss(given)[0]), both(lambda p: 3 * plain(p).mean()))
 
 
 def test_depth_does_not_change_what_is_compiled():

@@ -49,6 +49,10 @@ def hugging_face(name, c, **more):
         )
 
 
+def gate_first(w_in_ExdxF):
+    return np.concatenate(np.split(w_in_ExdxF, 2, axis=2)[::-1], axis=2)
+
+
 def theirs(params):
     """Our parameters, or their gradients, under transformers' names and in its shapes: (out, in), gate beside up."""
     blocks, attention, moe = params["blocks"], params["blocks"]["attention"], params["blocks"]["moe"]
@@ -64,8 +68,8 @@ def theirs(params):
             "post_attention_layernorm.weight": blocks["ff_norm"]["scale"][layer],
             "self_attn.o_proj.weight": attention["w_o_HxDhxd"][layer].reshape(d, d).T,
             "mlp.gate.weight": moe["router_dxE"][layer].T,
-            "mlp.experts.gate_up_proj": np.concatenate(
-                [moe["w_gate_Exdxf"][layer].swapaxes(1, 2), moe["w_in_Exdxf"][layer].swapaxes(1, 2)], axis=1
+            "mlp.experts.gate_up_proj": np.concatenate(np.split(moe["w_in_ExdxF"][layer], 2, 2)[::-1], 2).swapaxes(
+                1, 2
             ),
             "mlp.experts.down_proj": moe["w_out_Exfxd"][layer].swapaxes(1, 2),
         }

@@ -72,8 +72,8 @@ def test_each_papers_layer_compiles_for_each_chip(found):
 def test_the_products_of_a_papers_cell_are_what_its_counts_say(found):
     run, seen = found[REAL[0], "v5e:4x4"]
     useful = run.counts.train_flops / run.counts.steps / 16
-    # The unembedding's logits are made twice, and Expert Choice takes as many tokens as there are.
-    assert 1 < seen.compiled.matmul_flops / useful < 1.6
+    # Expert Choice takes as many tokens as there are; of the scores, which count whole, a part is not computed.
+    assert 0.9 < seen.compiled.matmul_flops / useful < 1.05
 
 
 def test_rooflines_are_the_counts_over_the_published_rates(found):

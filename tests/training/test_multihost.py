@@ -150,7 +150,7 @@ def test_two_processes_train_what_one_trains(flags, one, tmp_path):
     assert two.folder.result().n_devices == 4 and two.folder.run_record().mesh == {"replica": 1, "data": 2, "expert": 2}
     assert [a.exit_code for a in two.folder.attempts()] == [0]
     first, second = (GLOO.sub("", said).splitlines() for said in two.said)
-    assert sum("blocks.moe.w_in_Exdxf" in line for line in first) == 1 and any(": done, eval loss" in x for x in first)
+    assert sum("blocks.moe.w_in_ExdxF" in line for line in first) == 1 and any(": done, eval loss" in x for x in first)
     assert [line for line in second if line.strip("0123456789 ")] == []
 
 

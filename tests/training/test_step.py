@@ -43,7 +43,8 @@ def test_the_optimizer_is_optax_adamw(by_lr):
     state, other = adam.init(ours), chain.init(theirs)
     for step in range(10):
         gradient = jax.tree.map(lambda p, s=step: jax.numpy.sin(p * (s + 1)), params)
-        direction, state = optimizer.direction(adam, gradient, state, ours)
+        clipped = optimizer.clipped(c, gradient, optax.tree.norm(gradient))
+        direction, state = optimizer.direction(adam, clipped, state, ours)
         rate = optimizer.learning_rate(c, schedule, jax.numpy.int32(step))
         ours = optimizer.apply_update(c, ours, direction, rate, schedule.learning_rate)
         update, other = optimizer.direction(chain, gradient, other, theirs)
