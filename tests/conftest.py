@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_finish():
-    """JAX has read how strict it is to be: what the product starts from here on, as compilers for TPUs, is as a user's."""
+    """JAX has read how strict it is to be. What the product starts from here on, as compilers for TPUs, is as a
+    user's."""
     if "jax" in sys.modules:
         os.environ.pop("JAX_NUMPY_DTYPE_PROMOTION", None)
 

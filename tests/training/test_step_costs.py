@@ -1,7 +1,7 @@
 """The compiled train step costs what it did: a change that makes it do more work fails here, without a clock.
 
 step_costs.json has a record for each minor version of JAX. Where more work is meant, or for another version, make it
-anew, as `test_the_step_costs_what_it_did` does, and say in the commit what the work is for.
+anew with the command and the environment of the test, and say in the commit what the work is for.
 """
 
 import json
@@ -23,7 +23,7 @@ VERSION = ".".join(jax.__version__.split(".")[:2])
 def test_the_step_costs_what_it_did():
     records = json.loads(RECORDS.read_text())
     if VERSION not in records:
-        pytest.skip(f"no record for JAX {VERSION}: put what `python -m tests.training.step_costs` prints into {RECORDS}")
+        pytest.skip(f"no record for JAX {VERSION}: put what tests/training/step_costs.py prints into {RECORDS.name}")
     command = [sys.executable, "-m", "tests.training.step_costs"]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(8), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
