@@ -7,6 +7,7 @@ damaged, and the case is classed:
     said        exit code 0, another outcome, and it names the damage
     refused     exit code 1 or 2, and one sentence
     silent      exit code 0, another outcome, and not a word about it
+    absent      the same where the file was removed: a run without a result has not ended, no seal can say otherwise
     traceback   an exception
     hangs       no end within LIMIT_SECONDS
 """
@@ -16,6 +17,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -26,11 +28,11 @@ from typing import Any
 from moe_jax import errors
 from moe_jax.cli import command
 from tests.attacked_sweep import other_files, path_of, trained_run
-from tests.damages import Damage, damages
+from tests.damages import GONE, Damage, damages
 from tests.submit_verb import XPK
 from tests.unreadable import unreadable
 
-CLASSES = ("same", "said", "refused", "silent", "traceback", "hangs")
+CLASSES = ("same", "said", "refused", "absent", "silent", "traceback", "hangs")
 FAULTS = {False: ("traceback", "hangs"), True: ("traceback", "hangs", "silent")}  # by whether the file is sealed
 LIMIT_SECONDS = 30
 READS = {
@@ -101,7 +103,9 @@ def attack(sound: Path, scratch: Path, verb: str, kind: str, damage: Damage, exp
         return "same"
     new = [line for line in outcome.told.splitlines() if line not in expected.told.splitlines()]
     page = " ".join(x or "" for x in outcome.written)
-    return "said" if _NAMED.search(" ".join(new) + page) else "silent"
+    if _NAMED.search(" ".join(new) + page):
+        return "said"
+    return "absent" if damage.name == GONE else "silent"
 
 
 _NAMED = re.compile(r"damaged|cannot be read|left out|not written with|is skipped|is missing|unknown")
@@ -144,7 +148,12 @@ def run(verb: str, arguments: list[str], folder: Path) -> Outcome:
 
 def _content(path: Path) -> str | None:
     with contextlib.suppress(PermissionError):  # it is the damaged file, which nobody may read
-        return _MOVING.sub("", path.read_text(errors="replace")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        text = path.read_text(errors="replace")
+        with contextlib.suppress(ValueError):  # of JSON the values count, not how they are spaced
+            text = json.dumps(json.loads(text), indent=1) if path.suffix == ".json" else text
+        return _MOVING.sub("", text)
     return "unreadable"
 
 

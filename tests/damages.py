@@ -15,6 +15,8 @@ _VALUES = {
     "true": True, "4e9": 4e9,
 }  # fmt: skip
 
+GONE = "gone"  # the damage that removes the file
+
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
@@ -84,7 +86,7 @@ def _damaged_inodes() -> Iterator[Damage]:
 
         return apply
 
-    yield Damage("gone", in_place(lambda path: None))
+    yield Damage(GONE, in_place(lambda path: None))
     yield Damage("a folder", in_place(lambda path: path.mkdir()))
     yield Damage("a dead link", in_place(lambda path: path.symlink_to("nowhere")))
     yield Damage("a link to itself", in_place(lambda path: path.symlink_to(path.name)))

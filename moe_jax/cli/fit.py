@@ -125,8 +125,8 @@ def _request(flags: argparse.Namespace, results: str, form) -> str:
     asked = {k: v for k, v in sorted(vars(flags).items()) if k not in _BESIDE}
     digest = hashlib.sha256(f"{importlib.metadata.version('moe_jax')} {asked} {form.file}".encode())
     try:
-        digest.update(epath.Path(results).read_bytes())
-    except FileNotFoundError:
+        digest.update(files.read_file(epath.Path(results)))
+    except (FileNotFoundError, NotADirectoryError):
         raise errors.UserError(f"there is no results file {results}; `moe-jax collect` writes one") from None
     return digest.hexdigest()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from moe_jax import errors
+from moe_jax import errors, files
 from moe_jax.laws import expressions, table_checks
 from moe_jax.laws.forms import Axes
 from moe_jax.text import count
@@ -59,11 +59,12 @@ def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFram
 def read(path) -> tuple[pd.DataFrame, str]:
     """A CSV file and the SHA-256 of its bytes. Raises UserError where it is missing or unreadable."""
     path = epath.Path(path)
-    if not path.exists():
+    try:
+        content = files.read_file(path)
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise errors.UserError(
             f"there is no results file {path}; `moe-jax collect` writes one, --results names another"
-        )
-    content = path.read_bytes()
+        ) from e
     try:
         table = pd.read_csv(io.BytesIO(content), skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:

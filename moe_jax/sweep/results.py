@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from moe_jax import files
 from moe_jax.files import DamagedFile
 from moe_jax.sweep.manifest import PlannedRun
 from moe_jax.sweep.result import Result, Status
@@ -144,7 +145,7 @@ def to_csv(rows: Sequence[Row]) -> bytes:
 def read_csv(path: epath.Path) -> list[Row]:
     """The rows of a results.csv. Raises FileNotFoundError, or DamagedFile if `to_csv` did not write it."""
     try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(files.read_file(path).decode(), newline=""), strict=True)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError("other columns than results.csv has")
         return [{column: _value(column, text) for column, text in r.items()} for r in reader]

@@ -51,6 +51,13 @@ class Checkpoints:
         names = (p.name for p in self._folder.iterdir())
         return sorted(int(n.removesuffix(".sha256.json")) for n in names if _is_digest(n))
 
+    def _without_digest(self) -> list[int]:
+        """Steps whose save did not end, or whose digest is gone, newest first."""
+        if not self._folder.exists():
+            return []
+        saved = {int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()}
+        return sorted(saved - set(self.steps()), reverse=True)
+
     def save(self, state: TrainState, step: int, notes: Mapping[str, Any] | None = None) -> None:
         """Begins to save; returns when the state is copied and may be donated. `notes` stand beside the digests.
         Raises OSError of the save before."""
@@ -79,6 +86,12 @@ class Checkpoints:
         """(state, step) of the newest step (not above `at_most`) that is whole, laid out as `abstract_state` says; None
         where there is none. All processes look and restore together."""
         steps = [step for step in reversed(self._steps_of_first()) if at_most is None or step <= at_most]
+        if processes.is_first():
+            for step in self._without_digest():
+                if step > max(steps, default=-1) and (at_most is None or step <= at_most):
+                    self._say(
+                        f"checkpoint {self._folder / str(step)} is skipped: it has no digest, its save had not ended"
+                    )
         for step in steps:
             wrong = self._what_is_wrong(step)
             if not processes.first_says(wrong is not None):

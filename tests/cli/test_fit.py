@@ -1,6 +1,7 @@
 """The fit verb: its tables and files, and one clear sentence with code 2 for every input that cannot be meant."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -153,6 +154,10 @@ def test_files_that_are_no_results(tmp_path, capsys):
     (tmp_path / "results.csv").write_bytes(b"")
     assert command.run(fit.main, ["--workdir", str(tmp_path)]) == errors.BAD_INPUT
     assert "is not a readable CSV" in capsys.readouterr().err
+    (tmp_path / "results.csv").unlink()
+    os.mkfifo(tmp_path / "results.csv")
+    assert command.run(fit.main, ["--workdir", str(tmp_path)]) == errors.BAD_INPUT
+    assert "is damaged (a pipe or a device, where a file belongs)" in capsys.readouterr().err
     assert command.run(fit.main, []) == errors.BAD_INPUT
     assert "fit needs --results FILE or --workdir W" in capsys.readouterr().err
 

@@ -117,6 +117,16 @@ def test_a_file_where_a_step_belongs_is_skipped_and_replaced(saved, states):
     assert checkpoints.restore(states[0].abstract_state)[1] == 20
 
 
+def test_a_step_without_a_digest_is_skipped(saved, states):
+    """As a kill between the arrays and the digest leaves it."""
+    folder, said, checkpoints = saved
+    (folder / "20.sha256.json").unlink()
+    assert checkpoints.restore(states[0].abstract_state)[1] == 10
+    assert "20 is skipped: it has no digest" in said[0]
+    said.clear()
+    assert checkpoints.restore(states[0].abstract_state, at_most=15)[1] == 10 and not said
+
+
 def test_none_where_there_is_none(tmp_path, states):
     checkpoints = Checkpoints(epath.Path(tmp_path / "nothing"), "hash", keep=2)
     assert checkpoints.restore(states[0].abstract_state) is None
