@@ -151,7 +151,7 @@ def _content(path: Path) -> str | None:
         if not path.is_file():
             return None
         text = path.read_text(errors="replace")
-        with contextlib.suppress(ValueError):  # of JSON the values count, not how they are spaced
+        with contextlib.suppress(ValueError, RecursionError):  # of JSON the values count, not how they are spaced
             text = json.dumps(json.loads(text), indent=1) if path.suffix == ".json" else text
         return _MOVING.sub("", text)
     return "unreadable"
