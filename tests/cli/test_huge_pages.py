@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from moe_jax.cli import huge_pages
+from moe_jax.cli import command, huge_pages, main
 
 
 @pytest.fixture
@@ -44,6 +44,14 @@ def test_tunables_of_the_user_stay(started):
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.check=1"
     huge_pages.start_again()
     assert not started
+
+
+@pytest.mark.parametrize("verb", ["train", "status"])
+def test_only_a_training_starts_again(started, monkeypatch, verb):
+    monkeypatch.setattr(command, "end", lambda main: None)
+    monkeypatch.setattr(sys, "argv", ["moe-jax", verb, "--workdir=a b"])
+    main.main()
+    assert len(started) == (verb == "train")
 
 
 def test_train_is_the_same_command_with_and_without(tmp_path):
