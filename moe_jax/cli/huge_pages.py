@@ -4,6 +4,7 @@ Where the kernel gives huge pages to those who ask (`madvise`, the usual setting
 environment says so as the process starts. So the process starts again, once, in its place.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ def start_again() -> None:
     if VARIABLE in os.environ or not sys.orig_argv or not _asked_for():
         return
     os.environ[VARIABLE] = VALUE
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the command of this process
+    with contextlib.suppress(OSError):  # it then goes on without
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 the command of this process
 
 
 def _asked_for() -> bool:

@@ -30,6 +30,14 @@ def test_the_same_command_starts_again_once(started):
     assert len(started) == 1
 
 
+def test_it_goes_on_where_it_cannot_start_again(started, monkeypatch):
+    def fails(*_):
+        raise OSError("Argument list too long")
+
+    monkeypatch.setattr(os, "execv", fails)
+    huge_pages.start_again()
+
+
 @pytest.mark.parametrize("setting", ["[always] madvise never\n", "always madvise [never]\n", None])
 def test_nothing_happens_where_it_would_change_nothing(started, setting):
     if setting is None:
