@@ -51,10 +51,15 @@ def test_optimum_refuses(capsys, flags, sentence):
     assert sentence in capsys.readouterr().err
 
 
+def _without_a_store(tmp_path):
+    """The smoke grid, planned without the store that `make demo` leaves in the checkout."""
+    return ["--config=configs/smoke.py", f"--config.data.store={tmp_path}/none", "--config.model.vocab_size=256"]
+
+
 def test_predictions_of_a_config_s_grid(tmp_path, capsys):
     call_fit(tmp_path, runs())
     out = tmp_path / "prediction.csv"
-    config = ["--config=configs/smoke.py", "--config.model.vocab_size=256"]
+    config = _without_a_store(tmp_path)
     flags = [*config, "--law", str(tmp_path / "law.json"), "--out", str(out)]
     assert command.run(predict.main, flags) == errors.DONE
     rows = read(out)
@@ -69,7 +74,7 @@ def test_predictions_of_a_config_s_grid(tmp_path, capsys):
 
 
 def test_predictions_under_a_published_law_have_no_interval(tmp_path):
-    config = ["--config=configs/smoke.py", "--config.model.vocab_size=256"]
+    config = _without_a_store(tmp_path)
     assert (
         command.run(predict.main, [*config, "--law", "krajewski2024", "--out", str(tmp_path / "p.csv")]) == errors.DONE
     )
