@@ -60,8 +60,11 @@ def timed(function: Callable):
     return (time.perf_counter() - began) * 1e3, result
 
 
+def random_windows(store: Store, repeats: int) -> np.ndarray:
+    """First tokens [repeats, 1000] of random windows of 257 training tokens."""
+    return np.random.default_rng(0).integers(0, store.info.tokens["train"] - 257, (repeats, 1000))
+
+
 def window_times(store: Store, repeats: int) -> list[float]:
     """Milliseconds to read 1,000 random windows of 257 tokens; every repeat reads other windows."""
-    rng, last = np.random.default_rng(0), store.info.tokens["train"] - 257
-    places = [rng.integers(0, last, 1000) for _ in range(repeats)]
-    return [timed(lambda p=p: store.windows("train", p, 257))[0] for p in places]
+    return [timed(lambda p=p: store.windows("train", p, 257))[0] for p in random_windows(store, repeats)]

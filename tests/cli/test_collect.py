@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import time
 
 import pytest
 
@@ -220,19 +219,3 @@ def test_csv_reads_back_as_it_was(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DamagedFile, match="other columns"):
         results.read_csv(path)
-
-
-@pytest.mark.slow
-def test_ten_thousand_runs_in_under_a_minute(tmp_path):
-    work, planned = synthetic.make(tmp_path / "w", [Cell({"seed": s}, name=f"r{s}") for s in range(10_000)])
-    for run in planned:
-        folder = work.run_dir(run.name)
-        folder.path.mkdir(parents=True)
-        (folder.path / "run.json").write_text(sealed_text(synthetic.run_record_of(run).to_json()))
-        folder.result_path.write_text(sealed_text(synthetic.result_of(run).to_json()))
-    began = time.monotonic()
-    assert run_collect(work) == 0
-    took = time.monotonic() - began
-    assert len(rows_of(work)) == 10_000
-    assert took < 60, f"collect of 10,000 runs took {took:.0f} s"
-    print(f"collect of 10,000 runs: {took:.1f} s")
