@@ -1,6 +1,7 @@
 # make demo       install, then the whole chain on a small grid: 27 runs -> a fitted law and a report
 # make test       install, then the tests
 # make test-slow  install, then the longer proofs
+# make bench      install, then the benchmarks of one CPU: half an hour, on a machine that does nothing else
 # make xpk        xpk in .venv-xpk, an environment of its own: it pins an older protobuf than ours
 # make lint       ruff, and which folder may import which (import-linter)
 PYTHON ?= python3
@@ -11,12 +12,13 @@ XPK_VERSION := 1.16.0
 # Two processes, a test file at a time: most of the time is XLA compiling, on one core.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO := demo
+BENCH := build/bench.json
 CONFIG := configs/smoke.py
 JOBS := 2
 
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo install test test-slow xpk lint clean-demo
+.PHONY: demo install test test-slow bench xpk lint clean-demo
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -55,6 +57,9 @@ test-slow: install $(VENV)/.bench $(XPK)/.installed
 $(VENV)/.bench: setup.py constraints.txt | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,plan,wandb]'
 	@touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m experiments.benchmarks.bench --out=$(BENCH)
 
 xpk: $(XPK)/.installed
 

@@ -1,9 +1,10 @@
-"""Times of fits, with scipy's optimisers beside ours:  python -m experiments.benchmarks.laws  (about two minutes)
+"""Times of fits, with scipy's optimisers beside ours:  python -m experiments.benchmarks.laws  (about a minute)
 
 The losses are planted and have the shape of the papers' tables: 75 runs for krajewski2024, 240 for Hoffmann's grid, 60
 for Abnar's. scipy gets the objective in numpy and some of the same starts; its time for all starts is scaled from
 these."""
 
+import argparse
 import itertools
 import json
 import math
@@ -18,30 +19,39 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from experiments.benchmarks import results
+from experiments.benchmarks.machine import processor
 from moe_jax import laws
-from moe_jax.cli import tables
 from moe_jax.laws import bootstrap, levenberg_marquardt, presets, starts
 from moe_jax.laws.objective import Problem
 
+FORMATS = {"what": "", "seconds": ".1f", "result": ""}
+Row = tuple[str, float, str]
+
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    results.add_flag(parser)
+    out = parser.parse_args().out
     rows = [krajewski_with_bootstrap(), *hoffmann_grid_against_scipy(), abnar_grid(), from_the_shell()]
-    tables.show(tables.Table(("what", ">seconds", "result"), rows))
+    results.show(
+        results.Results(f"Fits; {processor()}", FORMATS, [dict(zip(FORMATS, r, strict=True)) for r in rows]), out
+    )
 
 
-def krajewski_with_bootstrap() -> tuple[str, str, str]:
+def krajewski_with_bootstrap() -> Row:
     table = krajewski_runs()
     paper = presets.preset("krajewski2024")
     options = {"objective": paper.objective, "fix": paper.fix, "resampling": laws.Resampling(samples=1000)}
     seconds, fitted = timed(lambda: laws.fit(table, **options))
     return (
         "krajewski2024's preset, 75 runs, 128 starts, 1,000 bootstrap samples",
-        f"{seconds:.1f}",
+        seconds,
         f"{fitted.law.method.starts_at_best} starts at the best",
     )
 
 
-def hoffmann_grid_against_scipy(part: int = 60) -> list[tuple[str, str, str]]:
+def hoffmann_grid_against_scipy(part: int = 60) -> list[Row]:
     problem = hoffmann_problem()
     grid = starts.draw(problem.form, presets.preset("hoffmann2022").starts, {})
     free = np.ones(5, bool)
@@ -51,10 +61,10 @@ def hoffmann_grid_against_scipy(part: int = 60) -> list[tuple[str, str, str]]:
     rows = [
         (
             "Hoffmann's 4,500 starts, 240 points: ours",
-            f"{seconds:.1f}",
+            seconds,
             f"{at_best} of {len(grid)} at the best, {best:.8g}",
         ),
-        ("… and 4,000 bootstrap samples", f"{boot_seconds:.1f}", f"{seconds + boot_seconds:.1f} s together"),
+        ("… and 4,000 bootstrap samples", boot_seconds, f"{seconds + boot_seconds:.1f} s together"),
     ]
     some = grid[np.random.default_rng(0).permutation(len(grid))[:part]]
     objective = numpy_objective(problem)
@@ -73,7 +83,7 @@ def hoffmann_grid_against_scipy(part: int = 60) -> list[tuple[str, str, str]]:
         rows.append(
             (
                 f"{name}, {part} starts",
-                f"{spent:.1f}",
+                spent,
                 f"{1e3 * spent / part:.0f} ms a start, {hits} of {part} within 1e-6 of the best; all starts and samples"
                 f" {everything:.0f} s, {everything / (seconds + boot_seconds):.0f}× ours",
             )
@@ -81,7 +91,7 @@ def hoffmann_grid_against_scipy(part: int = 60) -> list[tuple[str, str, str]]:
     return rows
 
 
-def abnar_grid() -> tuple[str, str, str]:
+def abnar_grid() -> Row:
     truth, rng = laws.published("abnar2025"), np.random.default_rng(0)
     S, C = rng.choice([0, 0.25, 0.5, 0.75, 0.9, 0.95], 60), rng.choice([3e19, 6e19, 1e20, 3e20, 1e21], 60)
     N = np.exp(rng.uniform(np.log(2e8), np.log(2e10), 60))
@@ -98,12 +108,12 @@ def abnar_grid() -> tuple[str, str, str]:
     seconds, (_, best, at_best) = timed(search)
     return (
         f"Abnar's {count:,} starts, 60 points: 8,192 of them finished",
-        f"{seconds:.1f}",
+        seconds,
         f"{at_best} at {best:.6g}",
     )
 
 
-def from_the_shell() -> tuple[str, str, str]:
+def from_the_shell() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         krajewski_runs().to_csv(Path(folder) / "results.csv", index=False)
         command = [sys.executable, "-m", "moe_jax", "fit", "--workdir", folder]
@@ -111,7 +121,7 @@ def from_the_shell() -> tuple[str, str, str]:
         unidentified = json.loads((Path(folder) / "law.json").read_text())["unidentified"]
     return (
         "moe-jax fit from the shell, 75 runs, 1,000 samples",
-        f"{seconds:.1f}",
+        seconds,
         f"not identified: {' '.join(unidentified)}",
     )
 

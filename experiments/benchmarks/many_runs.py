@@ -26,9 +26,8 @@ from pathlib import Path
 from unittest import mock
 
 from etils import epath
-from rich.console import Console
-from rich.table import Table
 
+from experiments.benchmarks import results
 from experiments.benchmarks.machine import processor
 from moe_jax import files
 from moe_jax.config import config_file
@@ -67,6 +66,7 @@ def get_grid(config, arg=None):
     )[:RUNS]
 """
 CELLS_A_SEED = 5 * 5 * 4 * 5
+FORMATS = {"verb": "", "seconds": ".2f", "least": ".2f", "most": ".2f", "of CPU": ".2f"}
 KINDS = ("queued", "running", "failed", "diverged", *["done"] * 36)  # run i of the sweep is of kind i % 40
 
 
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--schedule", choices=["cosine", "wsd"], default="cosine")
     parser.add_argument("--workdir", help="a folder, which is deleted afterwards (default: a temporary one)")
+    results.add_flag(parser)
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     flags = parser.parse_args()
     scratch = Path(tempfile.mkdtemp())
@@ -84,19 +85,23 @@ def main() -> None:
     config = [f"--config={write_config(scratch, flags.runs)}:{flags.schedule}", store]
     try:
         finish_one = make(work, config)
-        table = Table("verb", "seconds", "least", "most", "of CPU", "least")
-        for name, taken in measure(work, finish_one, config, flags.rounds):
-            wall, cpu = zip(*taken, strict=True)
-            shown = [statistics.median(wall), min(wall), max(wall), statistics.median(cpu), min(cpu)]
-            table.add_row(name, *(f"{seconds:.2f}" for seconds in shown))
-        console = Console(width=110)
-        console.print(f"{flags.runs:,} runs, {flags.schedule}; {processor()}; median of {flags.rounds} rounds", table)
+        rows = [row(name, *zip(*taken, strict=True)) for name, taken in measure(work, finish_one, config, flags.rounds)]
+        title = f"{flags.runs:,} runs, {flags.schedule}; {processor()}; median of {flags.rounds} rounds"
+        results.show(results.Results(title, FORMATS, rows), flags.out)
     finally:
         if flags.keep:
             print(f"left: {work.path}, {scratch}")
         else:
             epath.Path(work.path).rmtree()
             shutil.rmtree(scratch)
+
+
+def row(name: str, wall: tuple[float, ...], cpu: tuple[float, ...]) -> dict[str, str | float]:
+    """A row of the table: a verb's seconds."""
+    return {
+        "verb": name, "seconds": statistics.median(wall), "least": min(wall), "most": max(wall),
+        "of CPU": statistics.median(cpu),
+    }  # fmt: skip
 
 
 def write_config(folder: Path, n: int) -> Path:

@@ -16,6 +16,7 @@ Hugging Face transformers on torch with its `grouped_mm` experts; it drops nothi
 import argparse
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rich.console import Console
-from rich.table import Table
 
+from experiments.benchmarks import results
+from experiments.benchmarks.machine import processor
 from moe_jax import chips
+from moe_jax.cli import huge_pages
 from moe_jax.config import config_file
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.model import sharding
@@ -50,23 +52,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--capacity", type=float, default=1.25)
     parser.add_argument("--skew", type=float, default=0.3)
     parser.add_argument("--repeats", type=int, default=11)
+    results.add_flag(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
+    huge_pages.start_again()  # as moe-jax train does
     dispatches = args.dispatch.split(",")
     peer, why_no_peer = find_peer(args)
     device = jax.devices()[0]
-    console = Console(width=180)
-    clock = Clock(args, chips.peak_flops(device.device_kind))
-    table = Table(
-        "experts × k", "routing", *clock.headings("dense"),
-        *(column for name in dispatches for column in (*clock.headings(name), "dropped")), "max / mean load",
-        *(clock.headings("grouped_mm") if peer else ()),
-        title=f"d {args.d_model}, d_ff {4 * args.d_model}, {args.tokens} tokens, {args.dtype}, {args.activation}, "
-        f"capacity {args.capacity:g}, on {device.device_kind}, jax {jax.__version__}",
-    )  # fmt: skip
+    peak_flops = chips.peak_flops(device.device_kind) if args.dtype == "bfloat16" else None
+    columns, rows = Columns(args, peak_flops, dispatches, peer is not None), []
     for shape in args.shapes.split(","):
         for routing in ("balanced", "skewed"):
             n_experts, k = map(int, shape.split("x"))
@@ -82,19 +79,19 @@ def main() -> None:
                     step()
                     steps["peer"] = step
                 except RuntimeError as e:  # its kernels take 1024 experts at the most on a GPU
-                    console.print(f"no peer at {shape}: {str(e).splitlines()[0]}")
-            seconds = interleaved(steps, args.repeats)
-            cells = [f"{n_experts} × {k}", routing, *clock.cells(seconds, "dense")]
-            for name in dispatches:
-                cells += [*clock.cells(seconds, name), f"{100 * seen[name]['dropped_fraction']:.1f}%"]
-            cells.append(f"{max_over_mean(seen[dispatches[0]]['load_E']):.1f}")
-            if peer:
-                cells += clock.cells(seconds, "peer")
-            table.add_row(*cells)
-            Console(stderr=True).print(*cells)  # the table comes at the end
-    console.print(table)
+                    print(f"no peer at {shape}: {str(e).splitlines()[0]}")
+            row = columns.row(f"{n_experts} × {k}", routing, interleaved(steps, args.repeats), seen)
+            rows.append(row)
+            print(
+                *results.Results("", columns.formats, [row]).cells()[0], file=sys.stderr
+            )  # the table comes at the end
+    title = (
+        f"d {args.d_model}, d_ff {4 * args.d_model}, {args.tokens} tokens, {args.dtype}, {args.activation}, capacity "
+        f"{args.capacity:g}, jax {jax.__version__}; {processor() if device.platform == 'cpu' else device.device_kind}"
+    )
+    results.show(results.Results(title, columns.formats, rows), args.out)
     if why_no_peer:
-        console.print(why_no_peer)
+        print(why_no_peer)
 
 
 def layer_config(args: argparse.Namespace, n_experts: int, k: int) -> Config:
@@ -214,29 +211,45 @@ def interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-class Clock:
-    """Columns of the table: milliseconds, multiple of the dense twin's, share of the device's rate."""
+class Columns:
+    """The table's columns: milliseconds, as multiples of the dense twin's and the peer's, share of the chip's rate."""
 
-    def __init__(self, args: argparse.Namespace, peak_flops: float | None):
+    def __init__(self, args: argparse.Namespace, peak_flops: float | None, dispatches: list[str], peer: bool):
         matrices = 3 if args.activation == "swiglu" else 2
         self._flops = 3 * 2 * args.tokens * args.d_model * 4 * args.d_model * matrices
-        self._peak_flops = peak_flops if args.dtype == "bfloat16" else None
+        self._peak_flops = peak_flops
+        self.formats = {"experts × k": "", "routing": ""}
+        for name in ("dense", *dispatches, *(["peer"] if peer else [])):
+            self.formats[f"{name} ms"] = ".1f"
+            if name != "dense":
+                self.formats[f"{name} ÷ dense"] = ".2f"
+            if peer and name in dispatches:
+                self.formats[f"peer ÷ {name}"] = ".2f"
+            if peak_flops:
+                self.formats[f"{name} of peak"] = ".0%"
+            if name in dispatches and name != "dropless":
+                self.formats[f"{name} dropped"] = ".1%"
+        self.formats["max / mean load"] = ".1f"
 
-    def headings(self, name: str) -> list[str]:
-        ratio = [] if name == "dense" else ["÷ dense"]
-        return [f"{name} ms", *ratio, *(["of peak"] if self._peak_flops else [])]
+    def row(self, shape: str, routing: str, seconds: dict[str, list[float]], seen: dict[str, dict]) -> dict[str, Any]:
+        """A row, from the seconds of each step, round by round, and what the layers saw."""
+        row = {"experts × k": shape, "routing": routing}
+        for name, own in seconds.items():
+            middle = statistics.median(own)
+            row |= {f"{name} ms": 1e3 * middle, f"{name} ÷ dense": ratio(own, seconds["dense"])}
+            if "peer" in seconds:
+                row[f"peer ÷ {name}"] = ratio(seconds["peer"], own)
+            if self._peak_flops:
+                row[f"{name} of peak"] = self._flops / middle / self._peak_flops
+            if name in seen:
+                row[f"{name} dropped"] = float(seen[name]["dropped_fraction"])
+        row["max / mean load"] = float(max_over_mean(next(iter(seen.values()))["load_E"]))
+        return {name: row.get(name) for name in self.formats}
 
-    def cells(self, seconds: dict[str, list[float]], name: str) -> list[str]:
-        if name not in seconds:
-            return ["-"] * len(self.headings(name))
-        middle = statistics.median(seconds[name])
-        cells = [f"{1e3 * middle:.1f}"]
-        if name != "dense":
-            ratios = [a / b for a, b in zip(seconds[name], seconds["dense"], strict=True)]
-            cells.append(f"{statistics.median(ratios):.2f}")
-        if self._peak_flops:
-            cells.append(f"{100 * self._flops / middle / self._peak_flops:.0f}%")
-        return cells
+
+def ratio(a: list[float], b: list[float]) -> float:
+    """The median over rounds."""
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
 if __name__ == "__main__":

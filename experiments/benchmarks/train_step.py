@@ -20,21 +20,23 @@ import subprocess
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from experiments.benchmarks import results
 from experiments.benchmarks.machine import processor
 from experiments.benchmarks.train_step_shapes import CAPACITY, SHAPES, Shape
 from experiments.benchmarks.train_step_workers import PRODUCT_SIDE
 
 ROUND_SECONDS = 2.0  # of each process, about
+FORMATS = {
+    "step": "", "ms": ".1f", "tokens/s": ",.0f", "÷ peer": ".2f", "of the limit": ".0%", "dropped": ".1%",
+    "loss": ".3f",
+}  # fmt: skip
 
 
 def main() -> None:
     args = arguments()
     for name in args.shapes.split(","):
         rows, rate = measure(name, args.rounds, args.what.split(","))
-        Console(width=150).print(table(SHAPES[name], name, rows, rate))
+        results.show(table(SHAPES[name], name, rows, rate), args.out)
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated")
     parser.add_argument("--what", default="slots,dropless,dense,peer", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=7)
+    results.add_flag(parser)
     return parser.parse_args()
 
 
@@ -87,25 +90,26 @@ def measure(shape: str, rounds: int, whats: list[str]) -> tuple[list[dict[str, A
     return rows, 2 * PRODUCT_SIDE**3 / min(products)
 
 
-def table(shape: Shape, name: str, rows: list[dict[str, Any]], rate: float) -> Table:
+def table(shape: Shape, name: str, rows: list[dict[str, Any]], rate: float) -> results.Results:
     """Tokens a second of each row, as ratios to the peer's and to the limit."""
     limit = shape.tokens * rate / shape.flops
-    made = Table(
-        "step", "ms", "tokens/s", "÷ peer", "of the limit", "dropped", "loss",
-        title=f"{name}: {shape}\nlimit {limit:,.0f} tokens/s ({shape.flops / 1e9:.1f} GFLOP a step at "
-        f"{rate / 1e9:.0f} GFLOP/s), capacity {CAPACITY:g}, clipped by the global norm; {processor()}",
-    )  # fmt: skip
+    title = (
+        f"{name}: {shape}; limit {limit:,.0f} tokens/s ({shape.flops / 1e9:.1f} GFLOP a step at {rate / 1e9:.0f} "
+        f"GFLOP/s), capacity {CAPACITY:g}, clipped by the global norm; {processor()}"
+    )
     peer = next((row["seconds"] for row in rows if row["what"] == "peer"), None)
+    made = []
     for row in rows:
         middle = statistics.median(row["seconds"])
-        ratio = statistics.median(p / s for p, s in zip(peer, row["seconds"], strict=True)) if peer else None
-        made.add_row(
-            row["what"], f"{1e3 * middle:.1f}", f"{shape.tokens / middle:,.0f}",
-            "–" if ratio is None else f"{ratio:.2f}", f"{100 * shape.tokens / middle / limit:.0f}%",
-            f"{100 * row['dropped_fraction']:.1f}%" if row.get("dropped_fraction") is not None else "–",
-            f"{row['loss']:.3f}",
+        made.append(
+            {
+                "step": row["what"], "ms": 1e3 * middle, "tokens/s": shape.tokens / middle,
+                "÷ peer": statistics.median(p / s for p, s in zip(peer, row["seconds"], strict=True)) if peer else None,
+                "of the limit": shape.tokens / middle / limit, "dropped": row.get("dropped_fraction"),
+                "loss": row["loss"],
+            }
         )  # fmt: skip
-    return made
+    return results.Results(title, FORMATS, made)
 
 
 if __name__ == "__main__":
