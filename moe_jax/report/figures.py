@@ -18,6 +18,7 @@ from moe_jax.report.panels import (
     axis_value,
     colour_by,
     dense_first,
+    joined,
     loss_axis,
     row_of_panels,
     shared_labels,
@@ -47,11 +48,12 @@ def loss_against(grid: Sequence[MeasuredCell], axis: str, law: "Law | None") -> 
         colours = colour_by([getattr(cell, colour_axis) for cell in grid])
         for ax, panel in zip(axes, panels, strict=True):
             shown = [cell for cell in grid if getattr(cell, panel_axis) == panel]
-            for cell in shown:
-                xs = [getattr(cell, axis)] * len(cell.losses)
-                ax.plot(xs, cell.losses, "o", color=colours[getattr(cell, colour_axis)], zorder=3)
-            for line in findings.lines(shown, axis):
-                _draw_line(ax, line, axis, colours[getattr(line[0], colour_axis)], law)
+            lines = list(findings.lines(shown, axis))
+            for value, colour in colours.items():
+                own = [cell for cell in shown if getattr(cell, colour_axis) == value]
+                points = np.array([(getattr(cell, axis), loss) for cell in own for loss in cell.losses])
+                ax.plot(*points.reshape(-1, 2).T, "o", color=colour, zorder=3)
+                _draw_lines(ax, [line for line in lines if getattr(line[0], colour_axis) == value], axis, colour, law)
             ax.set_title(axis_value(panel_axis, panel))
             ax.set_xscale("log", base=2 if axis == "G" else 10)
             value_ticks(ax, [getattr(cell, axis) for cell in shown])
@@ -74,13 +76,16 @@ def granularity_effect(grid: Sequence[MeasuredCell], law: "Law | None") -> Figur
         figure, axes = row_of_panels(len(panels))
         colours = colour_by([line[0].N for line in every])
         for ax, D in zip(axes, panels, strict=True):
-            for line in (line for line in every if line[0].D == D):
-                colour = colours[line[0].N]
-                ax.plot([c.G for c in line], [c.loss - line[0].loss for c in line], "o", color=colour, zorder=3)
+            for N, colour in colours.items():
+                lines = [line for line in every if line[0].D == D and line[0].N == N]
+                if not lines:
+                    continue
+                effects = joined([[(c.G, c.loss - line[0].loss) for c in line] for line in lines])
+                ax.plot(*effects, "o", color=colour, zorder=3)
                 if law is None:
-                    ax.plot([c.G for c in line], [c.loss - line[0].loss for c in line], color=colour, linewidth=0.9)
-                elif (drawn := _law_along(law, line, "G")) is not None:
-                    xs, value, _, _ = drawn
+                    ax.plot(*effects, color=colour, linewidth=0.9)
+                    continue
+                for xs, value, _, _ in filter(None, (_law_along(law, line, "G") for line in lines)):
                     ax.plot(xs, value - value[0], color=colour)
             ax.axhline(0, color="0.4", linewidth=0.8)
             ax.set_title(axis_value("D", D))
@@ -130,14 +135,15 @@ def predictions(checked: "Sequence[CheckedPrediction]") -> Figure:
         return figure
 
 
-def _draw_line(ax: Axes, line: Sequence[MeasuredCell], axis: str, colour: Any, law: "Law | None") -> None:
-    """Draws the law and its interval along a line of cells; without a law, a thin line from cell to cell."""
-    if law is None:
-        ax.plot([getattr(c, axis) for c in line], [c.loss for c in line], color=colour, linewidth=0.8)
-    elif (drawn := _law_along(law, line, axis)) is not None:
-        xs, value, low, high = drawn
-        ax.plot(xs, value, color=colour)
-        ax.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+def _draw_lines(ax: Axes, lines: Sequence[Sequence[MeasuredCell]], axis: str, colour: Any, law: "Law | None") -> None:
+    """Draws the law and its interval along lines of cells; without a law, thin lines from cell to cell."""
+    if law is None and lines:
+        ax.plot(*joined([[(getattr(c, axis), c.loss) for c in line] for line in lines]), color=colour, linewidth=0.8)
+    for line in lines if law else ():
+        if (drawn := _law_along(law, line, axis)) is not None:
+            xs, value, low, high = drawn
+            ax.plot(xs, value, color=colour)
+            ax.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def _law_along(law: "Law", line: Sequence[MeasuredCell], axis: str) -> tuple[np.ndarray, ...] | None:

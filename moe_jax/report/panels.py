@@ -70,6 +70,12 @@ def colour_by(values: Sequence[float]) -> dict[float, Any]:
     return dict(zip(ordered, shades.tolist(), strict=False))
 
 
+def joined(lines: Sequence[Sequence[tuple[float, float]]]) -> tuple[list[float], list[float]]:
+    """(xs, ys) of lines, each of (x, y), as one line with gaps between them, which is drawn faster."""
+    points = [point for line in lines for point in (*line, (math.nan, math.nan))][:-1]
+    return [x for x, _ in points], [y for _, y in points]
+
+
 def spread_over(values: Sequence[Any], most: int) -> list[Any]:
     """At most `most` of the values, evenly spaced among them."""
     if len(values) <= most:

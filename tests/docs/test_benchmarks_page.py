@@ -15,7 +15,7 @@ def test_a_page_is_filled_with_its_tables():
     page = "before\n\n<!-- bench: x -->\nold\n<!-- end -->\nafter\n"
     filled = bench_page.filled(page, {"x": measured})
     assert filled == (
-        "before\n\n<!-- bench: x -->\n`python -m x`, 2026-11-30, 5 s; P, 2 cores, python 3, jax 0.10.\n\nsmall\n\n"
+        "before\n\n<!-- bench: x -->\n`python -m x`, 2026-11-30, 5 s; P, 2 cores; python 3, jax 0.10.\n\nsmall\n\n"
         "| what | ms | of the limit |\n| --- | --- | --- |\n| ours | 1,234.6 | 75% |\n| peer | 2.0 | – |\n\n"
         "<!-- end -->\nafter\n"
     )
