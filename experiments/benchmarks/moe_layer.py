@@ -29,7 +29,7 @@ from flax import nnx
 from experiments.benchmarks import results
 from experiments.benchmarks.machine import processor
 from moe_jax import chips
-from moe_jax.cli import huge_pages
+from moe_jax.cli import malloc
 from moe_jax.config import config_file
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.model import sharding
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    huge_pages.start_again()  # as moe-jax train does
+    malloc.start_again()  # as moe-jax train does
     dispatches = args.dispatch.split(",")
     peer, why_no_peer = find_peer(args)
     device = jax.devices()[0]

@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.benchmarks import results
 from experiments.benchmarks.machine import processor
-from moe_jax.cli import huge_pages
+from moe_jax.cli import malloc
 from moe_jax.config import config_file, counts
 from moe_jax.config.schema import Config, MeshConfig
 
@@ -38,7 +38,7 @@ FORMATS = {
 
 def main() -> None:
     flags = arguments()
-    huge_pages.start_again()  # as moe-jax train does
+    malloc.start_again()  # as moe-jax train does
     flops, bandwidth = product_rate(), sum_bandwidth()
     rates = f"{flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s; {processor()}"
     for title, shapes in (("E = 64", GRANULARITIES), ("G = 16, the same active width", EXPERTS)):

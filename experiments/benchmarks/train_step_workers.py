@@ -24,7 +24,7 @@ from experiments.benchmarks.train_step_shapes import (
     WEIGHT_DECAY,
     Shape,
 )
-from moe_jax.cli import huge_pages
+from moe_jax.cli import malloc
 
 Steps = Callable[[int], dict]  # trains so many steps, or multiplies for 0; what a row of the table says of them
 PRODUCT_SIDE = 2048  # of the matrices whose product measures the machine's arithmetic
@@ -33,7 +33,7 @@ PRODUCT_SIDE = 2048  # of the matrices whose product measures the machine's arit
 def main() -> None:
     what, shape = sys.argv[1], SHAPES[sys.argv[2]]
     if what != "peer":  # as moe-jax train does; the peer is no faster with them
-        huge_pages.start_again()
+        malloc.start_again()
     train = peer(shape) if what == "peer" else ours(shape, what)
     say(train(2))
     for line in sys.stdin:

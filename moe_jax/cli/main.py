@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from moe_jax import errors
-from moe_jax.cli import command, huge_pages
+from moe_jax.cli import command, malloc
 
 VERBS = {
     "prepare": "make a token store from text",
@@ -37,7 +37,7 @@ def usage() -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["train"]:
-        huge_pages.start_again()
+        malloc.start_again()
     _prepare_streams()
     command.end(_verb)
 
