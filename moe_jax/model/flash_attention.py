@@ -45,7 +45,7 @@ def _why_not(model: ModelConfig, device: Any, positions: int, documents: bool) -
     width = model.d_model // model.n_heads
     capability = _capability(device)
     if device.platform != "tpu" and capability < 8:
-        return f"a {device.platform} device has no kernel; TPUs and NVIDIA GPUs of compute capability 8.0 have"
+        return f"a {device.platform} device has no kernel; TPUs and NVIDIA GPUs from compute capability 8.0 on have"
     if model.attention_float32:
         return "kernels multiply in bfloat16, and model.attention_float32 asks for float32"
     if model.compute_dtype != "bfloat16":

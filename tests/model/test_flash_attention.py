@@ -12,8 +12,10 @@ from jax._src.cudnn import fused_attention_stablehlo
 from moe_jax.config.schema import MeshConfig
 from moe_jax.errors import UserError
 from moe_jax.model import flash_attention, sharding
+from moe_jax.training.program import Pack
+from moe_jax.training.step import Trainer
 from tests.model.test_causal_attention import both, given, plain
-from tests.models import config, distance, loss_and_gradients, trainer, windows
+from tests.models import END_OF_DOCUMENT, VOCABULARY, config, distance, loss_and_gradients, trainer, windows
 
 TPU = types.SimpleNamespace(platform="tpu")
 H100 = types.SimpleNamespace(platform="gpu", compute_capability="9.0")
@@ -115,3 +117,19 @@ def test_gpus_are_given_cudnn(monkeypatch):
     text = gradients.trace(one, one, one).lower(lowering_platforms=("cuda",)).as_text()
     assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
     assert "256x256" not in text  # no scores
+
+
+def test_packed_runs_are_the_same_by_the_kernel(monkeypatch):
+    """Two runs in one program, each on two devices."""
+    c = config(*MODEL, "mesh.data=2", "mesh.expert=1", "sweep.pack=2", "checkpoint.keep=2")
+
+    def losses():
+        t = Trainer(c, VOCABULARY, sharding.Layout(sharding.make_packed_mesh(c, jax.devices()[:4], 2)), END_OF_DOCUMENT)
+        pack = Pack(t, 2)
+        batch = jax.device_put(np.stack([windows(c, seed)[None] for seed in (0, 1)]), pack.batch_sharding)
+        _, metrics = pack.step(pack.join([t.init(0), t.init(1)]), batch, pack.schedule([c, c]))
+        return np.asarray(metrics["loss"])
+
+    by_chunks = losses()
+    monkeypatch.setattr(flash_attention, "choose", lambda *args: ("flash", ""))
+    np.testing.assert_allclose(losses(), by_chunks, rtol=1e-5)
