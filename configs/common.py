@@ -36,6 +36,9 @@ def get_config(arg=None):
         init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
         vocab_size=placeholder(int),  # None: the store's
         compute_dtype="float32",  # float32 | bfloat16; parameters, router, softmax and reductions are float32 always
+        # auto: the device's kernel where it has one for the dtype, the heads' width and the length (TPU and NVIDIA GPU,
+        # bfloat16), else xla | xla: chunks of queries, on any device | flash: the kernel, or a refusal that says why.
+        attention="auto",
         # What the backward pass recomputes: none | block: each block | dispatch: each block, but not its routing.
         remat="none",
         logits_positions=128,  # positions of every sequence whose logits are held at once

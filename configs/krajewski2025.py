@@ -10,7 +10,7 @@
     moe-jax sweep   --config=configs/krajewski2025.py:smoke --workdir=runs/krajewski2025-smoke
 
 Hardware: smoke took 91 s on 2 busy CPU cores with --jobs=2. The others are for TPU slices; `moe-jax plan
---topology=v5p:2x2x4` prints a lower bound of their hours: 84 on 16 v5p chips for 11b's G = 8 at the FLOPs of dense.
+--topology=v5p:2x2x4` prints a lower bound of their hours: 58 on 16 v5p chips for 11b's G = 8 at the FLOPs of dense.
 
 Result: smoke's held-out losses are 3.50 to 2.86 nats a byte. Losses of the paper: experiments/krajewski2025/README.md.
 

@@ -47,8 +47,8 @@ def train_step(m: Model) -> Any:
 def attention_scores(m: Model) -> Any:
     """Scores and their use, 2 · 2 · S · d forward.
 
-    All S keys count, as in the papers, though a causal mask needs half of them and model/causal_attention.py computes
-    little more than that."""
+    All S keys count, as in the papers, though a causal mask needs half of them, and what computes them
+    (model/causal_attention.py, model/flash_attention.py) does little more than that."""
     return 12 * m.n_layers * m.d_model * m.sequence_length
 
 

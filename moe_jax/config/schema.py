@@ -34,6 +34,7 @@ class ModelConfig:
     init_scale: float = enters(CONSTANT)  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
     vocab_size: int | None = enters(CONSTANT)  # None: the store's
     compute_dtype: str = enters(CONSTANT)
+    attention: str = enters(PROGRAM)  # auto, xla or flash: what computes scores and their use
     remat: str = enters(PROGRAM)
     logits_positions: int = enters(PROGRAM)  # positions of every sequence whose logits are held at once
 
@@ -45,6 +46,7 @@ class ModelConfig:
         one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         one_of("model.positions", self.positions, "learned", "rope")
         one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16", "float64")
+        one_of("model.attention", self.attention, "auto", "xla", "flash")
         one_of("model.remat", self.remat, "none", "block", "dispatch")
         if self.ff_bias and self.gated:
             refuse("model.ff_bias", self.ff_bias, f"a gated feed-forward ({self.activation}) has no biases here")

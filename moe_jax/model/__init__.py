@@ -5,6 +5,8 @@ Imports moe_jax.config and the ground (errors, text, …) only.
 The road of a token:
 transformer      blocks, scanned; the loss, without ever holding all logits
   attention      causal attention
+    causal_attention    by chunks of queries, on any device
+    flash_attention     by the device's kernel (TPU, GPU)
   layers         parameters, norms, the dense feed-forward
   moe            the MoE layer: route, dispatch, experts, combine, in one shard_map
     routers/     assignment of tokens to experts; a router of your own plugs in here

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.config.schema import ModelConfig
-from moe_jax.model.causal_attention import attend
+from moe_jax.model import causal_attention, flash_attention
 from moe_jax.model.layers import Norm, parameter_dtype, weight
 from moe_jax.model.precision import accumulation_dtype
 from moe_jax.model.sharding import Layout
@@ -45,12 +45,17 @@ class Attention(nnx.Module):
             q_BxSxHxDh, k_BxSxHxDh = self.q_norm(q_BxSxHxDh), self.k_norm(k_BxSxHxDh)
         if self.config.positions == "rope":
             q_BxSxHxDh, k_BxSxHxDh = rotate(q_BxSxHxDh), rotate(k_BxSxHxDh)
+        mesh, documents = self.layout.mesh, document_BxS is not None
+        by, _ = flash_attention.choose(self.config, mesh.devices.flat[0], x_BxSxd.shape[1], documents)
         precision = None
         if self.config.attention_float32:
             precision = "highest"  # else a TPU multiplies float32 in bfloat16
             score_dtype = parameter_dtype(self.config)
             q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh = (x.astype(score_dtype) for x in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
-        y_BxSxHxDh = attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision)
+        if by == "flash":
+            y_BxSxHxDh = flash_attention.attend(mesh, q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS)
+        else:
+            y_BxSxHxDh = causal_attention.attend(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision)
         return jnp.einsum("BSHD,HDd->BSd", y_BxSxHxDh.astype(dtype), gathered(self.w_o_HxDhxd[...].astype(dtype)))
 
 

@@ -11,6 +11,7 @@ roofline        the least time of a step, from its work and the chip's published
 compiles        compiled steps, kept on disk; each is compiled in a process of its own
 aot             compiles the train step for a TPU topology
 hlo             collectives and matrix products of a compiled program
+kernels         what attention kernels in it multiply and read
 hlo_traffic     bytes that a compiled program moves to and from main memory
 costs           what jobs cost by plan.json, for `submit`
 """

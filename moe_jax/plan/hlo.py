@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from moe_jax.plan.kernels import Kernel, attention_kernel
+
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16}
 _COLLECTIVES = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all",
@@ -72,7 +74,7 @@ class Program:
         self.roots: dict[str, Instruction] = {}
         self.unknown_loops = 0  # loops whose count could not be read: their bodies count once
         current = None
-        for line in text.splitlines():
+        for line in _whole_lines(text):
             if line.endswith("{") and " -> " in line and " = " not in line.split("(", 1)[0]:
                 name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0]
                 current = self.computations.setdefault(name, {})
@@ -161,6 +163,14 @@ class Program:
                 found.append(Collective(kind, given * _sent(kind, slices), np.zeros((0, slices), int), times))
         return found
 
+    def kernel(self, name: str, instruction: Instruction) -> Kernel | None:
+        """The attention kernel that an instruction of computation `name` calls."""
+        if instruction.opcode != "custom-call":
+            return None
+        operands = [_dims(self.computations[name][o].shape) for o in instruction.operands]
+        results = len(_ARRAY.findall(instruction.shape))
+        return attention_kernel(instruction.op_name, instruction.rest, operands, results)
+
     @functools.cached_property
     def products(self) -> list[Product]:
         found = []
@@ -170,10 +180,17 @@ class Program:
                 flops = (_dot if instruction.opcode == "dot" else _convolution)(instruction, *shapes)
             elif instruction.opcode == "custom-call" and (cost := re.search(r'"flops":"?(\d+)', instruction.rest)):
                 flops = float(cost[1])
+            elif kernel := self.kernel(name, instruction):
+                flops = kernel.flops
             else:
                 continue
             found.append(Product(flops, times, instruction.op_name))
         return found
+
+
+def _whole_lines(text: str) -> list[str]:
+    """The program's lines; what a Pallas kernel states of itself is broken over several, which are put together."""
+    return re.sub(r"(kernel_metadata=\{)\n(.*)\n\}", r"\1\2}", text).splitlines()
 
 
 def _sent(kind: str, n: int) -> float:

@@ -1,8 +1,9 @@
 """Counts the bytes that a compiled program reads from and writes to a device's main memory (HBM).
 
 The rules are those of XLA's own cost analysis, but a loop's body counts as often as it runs. An instruction reads its
-operands and writes its output; one that reads or updates a slice moves the slice alone, inside a fusion too. Arrays
-that the layout keeps in another memory (`S(1)`: on the chip) do not count.
+operands and writes its output; one that reads or updates a slice moves the slice alone, inside a fusion too, and an
+attention kernel (kernels.py) reads its blocks again. Arrays that the layout keeps in another memory (`S(1)`: on the
+chip) do not count.
 """
 
 import math
@@ -25,16 +26,16 @@ def traffic(program: Program) -> float:
     fused = {i.attribute("calls") for _, i, _ in program.walked if i.opcode == "fusion"}
     return float(
         sum(
-            times * _moved(program, program.computations[name], instruction)
+            times * _moved(program, name, instruction)
             for name, instruction, times in program.walked
             if name not in fused
         )
     )
 
 
-def _moved(program: Program, around: dict[str, Instruction], instruction: Instruction) -> float:
-    """Bytes that one instruction of the computation `around` moves, each time."""
-    opcode = instruction.opcode
+def _moved(program: Program, name: str, instruction: Instruction) -> float:
+    """Bytes that one instruction of the computation `name` moves, each time."""
+    opcode, around = instruction.opcode, program.computations[name]
     if opcode in _FREE or opcode.endswith("-done"):
         return 0
     operands = [hbm_bytes(around[o].shape) for o in instruction.operands]
@@ -52,19 +53,17 @@ def _moved(program: Program, around: dict[str, Instruction], instruction: Instru
         return 2 * operands[1]
     if opcode == "scatter":
         return sum(operands[1:]) + 2 * operands[-1]
+    if kernel := program.kernel(name, instruction):
+        operands = [times * size for times, size in zip(kernel.reads, operands, strict=True)]
     return sum(operands) + hbm_bytes(instruction.shape)
 
 
 def _moved_by_fusion(program: Program, fusion: Instruction, operands: list[float]) -> float:
     inside = program.computations[fusion.attribute("calls")]
-    users: dict[str, list[tuple[Instruction, int]]] = {}
-    for instruction in inside.values():
-        for place, operand in enumerate(instruction.operands):
-            users.setdefault(operand, []).append((instruction, place))
     read = 0.0
     for instruction in inside.values():
         if instruction.opcode == "parameter" and operands[int(instruction.arguments)]:
-            read += min(_read(instruction, users, inside), operands[int(instruction.arguments)])
+            read += min(_read(program, instruction, inside), operands[int(instruction.arguments)])
     root = program.roots[fusion.attribute("calls")]
     outputs = [inside[o] for o in root.operands] if root.opcode == "tuple" else [root]
     shapes = _arrays(fusion.shape)
@@ -74,12 +73,17 @@ def _moved_by_fusion(program: Program, fusion: Instruction, operands: list[float
     return read + sum(min(_written(o, inside), size) for o, size in zip(outputs, shapes, strict=True))
 
 
-def _read(value: Instruction, users: dict[str, list[tuple[Instruction, int]]], inside: dict[str, Instruction]) -> float:
-    """Bytes of a fusion's parameter that the fusion reads."""
+def _read(program: Program, value: Instruction, inside: dict[str, Instruction]) -> float:
+    """Bytes of a fusion's parameter that the fusion reads, itself or by a fusion in it."""
     whole, taken = _size(value.shape), 0.0
-    for user, place in users.get(value.name, []):
+    uses = [(user, place) for user in inside.values() for place, o in enumerate(user.operands) if o == value.name]
+    for user, place in uses:
         if user.opcode == "bitcast":
-            taken += _read(user, users, inside)
+            taken += _read(program, user, inside)
+        elif user.opcode == "fusion":
+            within = program.computations[user.attribute("calls")]
+            parameters = {i.arguments: i for i in within.values() if i.opcode == "parameter"}
+            taken += _read(program, parameters[str(place)], within)
         elif user.opcode in _TAKE and place == 0:
             taken += _size(user.shape)
         elif user.opcode == "dynamic-update-slice" and place == 0:

@@ -16,6 +16,7 @@ from moe_jax.data.batches import Batches
 from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 from moe_jax.model import sharding
+from moe_jax.model.flash_attention import choose
 from moe_jax.sweep.heartbeat import Phase
 from moe_jax.sweep.manifest import StoreIdentity
 from moe_jax.sweep.result import Result, TrunkResult
@@ -65,6 +66,7 @@ class Group:
             trainer = Trainer(run.config, goal.planned.counts.vocab_size, layout, end_of_document)
             program = Single(trainer) if len(self.goals) == 1 else Pack(trainer, len(self.goals))
         self._options.say(trainer.parameter_table())
+        self._options.say(_attention(run.config, run.mesh))
         return program
 
     def begin(self, program: Program) -> tuple[TrainState, int]:
@@ -157,6 +159,7 @@ def claimed(goals: Sequence[Goal], store: Store, identity: StoreIdentity, option
         sharding.check_fit(config, mesh)
     else:
         mesh = sharding.make_packed_mesh(config, options.devices, n)
+    _attention(config, mesh)
     with contextlib.ExitStack() as stack:
         for goal in goals:
             stack.enter_context(attempts.locked(goal.folder))
@@ -168,3 +171,11 @@ def claimed(goals: Sequence[Goal], store: Store, identity: StoreIdentity, option
 
         runs = [start(goal) if result is None else None for goal, result in zip(goals, results, strict=True)]
         yield Group(goals, results, runs, [by_seed[goal.planned.config.seed] for goal in goals], options)
+
+
+def _attention(config: Config, mesh: jax.sharding.Mesh) -> str:
+    """What computes attention on these devices, and why, as a sentence. Raises UserError where it cannot be what
+    model.attention says."""
+    device, data = mesh.devices.flat[0], config.data
+    by, why = choose(config.model, device, data.sequence_length, data.mask_documents)
+    return f"attention by {by}: {why}"

@@ -67,6 +67,7 @@ def test_the_hash_covers_what_defines_the_result():
         ("checkpoint.every_steps", 3),
         ("tensorboard", True),
         ("model.remat", "block"),
+        ("model.attention", "xla"),
         ("train.log_layers", True),
         ("train.log_every_steps", 7),
         ("data.store", "elsewhere"),

@@ -29,7 +29,7 @@ def plain(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision):
     return jnp.einsum("BHST,BTHD->BSHD", share_BxHxSxS, v_BxSxHxDh)
 
 
-def given(S, dtype):
+def given(S, dtype, Dh=Dh):
     q, k, v, d_y = (3 * jax.random.normal(jax.random.key(i), (B, S, H, Dh), dtype) for i in range(4))
     document_BxS = jnp.cumsum(jax.random.bernoulli(jax.random.key(9), 0.2, (B, S)), axis=1)
     return (q, k, v), d_y, document_BxS

@@ -1,13 +1,17 @@
 """The decoder: causal, and its chunked losses are the plain ones."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe_jax.config.schema import MeshConfig
+from moe_jax.model import sharding
 from moe_jax.model.transformer import document_numbers
+from moe_jax.plan import aot
 from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, put, trainer, windows
 
 KINDS = {
@@ -132,3 +136,13 @@ def test_remat_dispatch_neither_routes_nor_exchanges_twice(overrides):
     none, block, dispatch = map(ops, REMAT)
     assert dispatch == none and none[0] > 0 and none[2] > 0
     assert block[0] > none[0] and block[2] > none[2]
+
+
+def test_no_scores_of_all_positions_are_in_the_step():
+    """At 4,096 positions, documents masked, nothing in the lowered train step has all queries and all keys."""
+    c = config("data.sequence_length=4096", "data.mask_documents=True", "train.batch_sequences=2")
+    mesh = sharding.make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    shapes = re.findall(r"tensor<((?:\d+x)+)", aot.lower_step(c, VOCABULARY, sharding.Layout(mesh)).as_text())
+    lengths = [[int(n) for n in shape.split("x")[:-1]] for shape in shapes]
+    assert max(map(max, lengths)) > 4096  # the window is there
+    assert [shape for shape in lengths if shape.count(4096) > 1] == []

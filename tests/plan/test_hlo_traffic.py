@@ -80,3 +80,29 @@ ENTRY %main (a: f32[64,128], i: s32[]) -> f32[64,128] {
 """
     prefetched, row, index = 4 * 16 * 128, 4 * 128, 4
     assert traffic(Program(text)) == prefetched + (2 * row + index) + (2 * row + index)
+
+
+def test_a_fusion_within_a_fusion_reads_the_slice_that_it_takes():
+    text = """HloModule step
+
+%inner (all: f32[24,64], i: s32[]) -> f32[1,64] {
+  %all.1 = f32[24,64]{1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %taken = f32[1,64]{1,0} dynamic-slice(%all.1, %i.1, %zero), dynamic_slice_sizes={1,64}
+}
+
+%outer (all: f32[24,64], i: s32[]) -> f32[1,64] {
+  %all.2 = f32[24,64]{1,0} parameter(0)
+  %i.2 = s32[] parameter(1)
+  %fusion.2 = f32[1,64]{1,0} fusion(%all.2, %i.2), kind=kLoop, calls=%inner
+  ROOT %negated = f32[1,64]{1,0} negate(%fusion.2)
+}
+
+ENTRY %main (all: f32[24,64], i: s32[]) -> f32[1,64] {
+  %all = f32[24,64]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %fusion = f32[1,64]{1,0} fusion(%all, %i), kind=kLoop, calls=%outer
+}
+"""
+    assert traffic(Program(text)) == pytest.approx(2 * 4 * 64, abs=8)

@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib.util
 import itertools
+import json
 import subprocess
 import sys
 
@@ -88,3 +89,24 @@ def test_a_slice_holds_whole_replicas():
     assert [{slice_index for slice_index, *_ in replica} for replica in replicas] == [{0}, {1}]
     steps = [abs(a - c) + abs(b - d) for (_, a, b), (_, c, d) in itertools.pairwise(replicas[0])]
     assert all(step in (1, 3) for step in steps)  # 3: around the torus
+
+
+@pytest.mark.parametrize(("attention", "kernels"), [("xla", set()), ("flash", {"fwd", "dkv"})])
+def test_no_scores_of_all_positions_are_in_the_step(attention, kernels):
+    """At 4,096 positions, documents masked, no array of the compiled step has all queries and all keys."""
+    program = (
+        "import json, re\nfrom moe_jax.config.schema import MeshConfig\nfrom moe_jax.plan import aot\n"
+        "from tests.models import config\n"
+        "texts, program = [], aot.hlo.Program\n"
+        "aot.hlo.Program = lambda text: texts.append(text) or program(text)\n"
+        "c = config('model.d_model=256', 'model.compute_dtype=bfloat16', 'data.sequence_length=4096',\n"
+        f"    'data.mask_documents=True', 'train.batch_sequences=8', 'model.attention={attention}')\n"
+        "aot.compile_step(c, 512, aot.Topology('v5e:2x2'), MeshConfig(1, 4, 1))\n"
+        "shapes = {s for s in re.findall(r'\\w+\\[[\\d,]*\\]', texts[0]) if len(re.findall(r'\\b409[67]\\b', s)) > 1}\n"
+        "print(json.dumps([sorted(shapes), sorted(set(re.findall(r'/splash_mha_([a-z]+)_', texts[0])))]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=aot.environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
+    shapes, found = json.loads(done.stdout.splitlines()[-1])
+    assert shapes == [] and set(found) == kernels

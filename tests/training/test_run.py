@@ -250,6 +250,12 @@ def test_more_tokens_than_the_store_holds_are_refused(flags, tmp_path):
     assert not (tmp_path / "sweep.json").exists()
 
 
+def test_an_attention_kernel_that_the_device_lacks_is_refused_before_the_run_begins(flags, tmp_path):
+    with pytest.raises(errors.UserError, match=r"config.model.attention = 'flash': a cpu device has no kernel"):
+        go([*flags, "--config.model.attention=flash"], tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_tensorboard_files_are_written_without_tensorflow(flags, tmp_path):
     folder, _ = go([*flags, "--config.tensorboard=True", "--config.train.tokens=1024"], tmp_path)
     (events,) = (folder.path / "tensorboard").iterdir()
