@@ -21,7 +21,7 @@ from moe_jax.progress import Display
 from moe_jax.sweep import jobs
 from moe_jax.sweep.heartbeat import Heartbeat
 from moe_jax.sweep.jobs import Job
-from moe_jax.sweep.launchers.local_worker import Worker, module_of, shape_of
+from moe_jax.sweep.launchers.local_worker import Worker, shape_of
 from moe_jax.sweep.launchers.remaining import seconds_left
 from moe_jax.sweep.manifest import PlannedRun
 from moe_jax.sweep.run_state import RunState, State, state_of
@@ -161,7 +161,7 @@ class LocalJobs:
         self._waiting.sort(key=lambda worker: worker.shape != self._shapes[job.name])
         while self._waiting:
             worker = self._waiting.pop(0)
-            if worker.module == module_of(job) and worker.give(job, flags, log_path):
+            if worker.give(job, flags, log_path):
                 return worker
             worker.close()
         return Worker(job, flags, log_path)

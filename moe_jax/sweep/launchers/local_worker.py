@@ -24,14 +24,17 @@ from moe_jax.sweep.jobs import Job
 from moe_jax.sweep.manifest import PlannedRun
 
 _END_SECONDS = 10.0  # an idle process ends at once, unless it hangs
+_MOST_SHAPES = (
+    8  # a process grows by 15 to 40 MB with each shape that it compiles (seen); it does not by runs of one shape
+)
 
 
 class Worker:
-    """A process that trains one job at a time; `shape` and `module` are those of its newest job."""
+    """A process that trains one job at a time; `shape` is that of its newest job, `module` that of all."""
 
     def __init__(self, job: Job, flags: Sequence[str], log: Path):
         """Starts the process with `job`: the flags of `train`, and the file that gets all that it prints."""
-        self.shape, self.module = shape_of(job), module_of(job)
+        self.shape, self.module, self._shapes = shape_of(job), module_of(job), 1
         self._socket, theirs = socket.socketpair()
         # It has a session of its own, so that Ctrl-C reaches the launcher only, which then stops its workers in order.
         with theirs, open(log, "ab") as out:
@@ -42,7 +45,11 @@ class Worker:
         self._socket.setblocking(False)
 
     def give(self, job: Job, flags: Sequence[str], log: Path) -> bool:
-        """Gives the next job to a process that waits. Returns False where it has ended meanwhile."""
+        """Gives the next job to a process that waits. Returns False where a new process has to train it: this one has
+        ended meanwhile, has compiled many shapes, or has imported a module that the job does not."""
+        self._shapes += shape_of(job) != self.shape
+        if self._shapes > _MOST_SHAPES or module_of(job) != self.module:
+            return False
         open(log, "ab").close()  # the launcher says where that cannot be done
         try:
             self._socket.sendall(json.dumps({"flags": list(flags), "log": str(log)}).encode() + b"\n")
