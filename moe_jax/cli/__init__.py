@@ -10,5 +10,6 @@ plan_table, fit_tables
 fit_flags, fit_isoflop, optimum_isoflop
               parts of `fit` and `optimum`
 compile_step  the process in which `plan` compiles one step
+train_jobs    the process in which `sweep` trains one job after the other
 checks/       the checks of `doctor`
 """

@@ -32,6 +32,16 @@ def refuse_idle(parser: argparse.ArgumentParser, flags: argparse.Namespace, mean
         raise errors.UserError(f"--{idle[0]} means nothing for {where}")
 
 
+def prepare_streams() -> None:
+    """Makes output safe: what the encoding cannot show is replaced, and a closed stream (`>&-`) swallows
+    everything."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the life of the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def end(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Runs `main(argv)` and ends the process with its exit code."""
     code = run(main, argv, ends=True)

@@ -1,7 +1,6 @@
 """`moe-jax VERB …`: imports the verb's module and calls it. Nothing heavy is imported: `moe-jax --help` is instant."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -38,7 +37,7 @@ def usage() -> str:
 def main() -> None:
     if sys.argv[1:2] == ["train"]:
         malloc.start_again()
-    _prepare_streams()
+    command.prepare_streams()
     command.end(_verb)
 
 
@@ -50,13 +49,3 @@ def _verb(argv: Sequence[str]) -> int | None:
     if argv[0] not in VERBS:
         raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
     return importlib.import_module(f"moe_jax.cli.{argv[0]}").main(argv[1:])
-
-
-def _prepare_streams() -> None:
-    """Makes output safe: what the encoding cannot show is replaced, and a closed stream (`>&-`) swallows
-    everything."""
-    for name in ("stdout", "stderr"):
-        if (stream := getattr(sys, name)) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the life of the process)
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")

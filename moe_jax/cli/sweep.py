@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from moe_jax.sweep.run_state import RunState
     from moe_jax.sweep.workdir import Workdir
 
-DESCRIPTION = """Trains every run of a config's grid that has no result yet, each in a process of its own.
+DESCRIPTION = """Trains every run of a config's grid that has no result yet, in processes whose crash ends one run only.
 It may be stopped at any moment; the same command goes on where it was. A grid that contains the workdir's grid
 unchanged extends it; any other grid is refused."""
 

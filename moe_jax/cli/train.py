@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from moe_jax.sweep.result import Result, TrunkResult
     from moe_jax.sweep.workdir import Workdir
     from moe_jax.training.options import Options
+    from moe_jax.training.program import Programs
 
 DESCRIPTION = """Trains one run: that of a config file (its grid is left to sweep), or run NAME of a sweep's workdir.
 Stopped at any moment and started again with the same flags, it goes on where it was and gives the same bits."""
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], programs: "Programs | None" = None) -> int:
+    """`programs` hold what this process has compiled before."""
     config_args, others = config_file.split(argv)
     flags = _parser().parse_args(others)
     _check(flags, config_args)
@@ -51,13 +53,14 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.progress import Display
     from moe_jax.training import checkpoint, loop
     from moe_jax.training.compile_cache import use_compilation_cache
+    from moe_jax.training.program import Programs
 
     use_compilation_cache()
     checkpoint.say_errors_once()
-    results = []
+    results, programs = [], programs or Programs()
     with Display() as display:
         for goals in _goals(workdir, manifest, runs, flags):
-            results += loop.train(goals, store, manifest.store, _options(display, flags))
+            results += loop.train(goals, store, manifest.store, _options(display, flags), programs)
     return _end(results, processes.is_first())
 
 
@@ -122,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "--heartbeat_seconds", type=float, default=30.0, metavar="S", help="time between heartbeats (default 30)"
     )
     parser.add_argument(
-        "--stop_with_parent", action="store_true", help="save and stop when standard input ends (sweep sets this)"
-    )
+        "--stop_with_parent", action="store_true",
+        help="save and stop when standard input, a pipe, is closed (sweep sets this)",
+    )  # fmt: skip
     _add_process_flags(parser)
     parser.epilog = config_file.HELP
     return parser

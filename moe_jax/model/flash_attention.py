@@ -13,8 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -72,12 +70,19 @@ def attend(
 
 
 def _splash(interpret, q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):
+    # Here, because Pallas takes a while to import and a training on a CPU does without.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
     _, S, H, Dh = q_BxSxHxDh.shape
     # The kernel does not divide scores by the root of the width. Only the quotient is rounded, not the divisor.
     q_BxSxHxDh = (q_BxSxHxDh.astype(jnp.float32) * Dh**-0.5).astype(q_BxSxHxDh.dtype)
     q_BxHxSxDh, k_BxHxSxDh, v_BxHxSxDh = (a.swapaxes(1, 2) for a in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
     causal = masks.MultiHeadMask([masks.CausalMask((S, S))] * H)
-    kernel = splash.make_splash_mha_single_device(causal, block_sizes=_block_sizes(S), interpret=interpret)
+    # One kernel computes all three gradients: scores are then computed once in the backward pass, and the gradient of
+    # queries is added up from one part a block of keys.
+    sizes = splash.BlockSizes(*_block_sizes(S), *_block_sizes(S), use_fused_bwd_kernel=True)
+    kernel = splash.make_splash_mha_single_device(causal, block_sizes=sizes, interpret=interpret)
 
     def one(q_HxSxDh, k_HxSxDh, v_HxSxDh, document_S):
         documents = None if document_S is None else splash.SegmentIds(document_S, document_S)
@@ -86,12 +91,11 @@ def _splash(interpret, q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):
     return jax.vmap(one)(q_BxHxSxDh, k_BxHxSxDh, v_BxHxSxDh, document_BxS).swapaxes(1, 2)
 
 
-def _block_sizes(S: int) -> splash.BlockSizes:
-    """The largest blocks that divide S. One kernel computes all three gradients: scores are then computed once in the
-    backward pass, and the gradient of queries is added up from one part a block of keys."""
+def _block_sizes(S: int) -> tuple[int, int, int]:
+    """Positions of a block of queries, of a block of keys, and of the keys that are multiplied at once: the largest
+    that divide S."""
     q, kv = (next(size for size in range(most, 0, -_LANES) if S % size == 0) for most in _LARGEST_BLOCKS)
-    product = next(size for size in range(_LARGEST_PRODUCT, 0, -_LANES) if kv % size == 0)
-    return splash.BlockSizes(q, kv, product, q, kv, product, use_fused_bwd_kernel=True)
+    return q, kv, next(size for size in range(_LARGEST_PRODUCT, 0, -_LANES) if kv % size == 0)
 
 
 def _cudnn(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):

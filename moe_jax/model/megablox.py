@@ -13,7 +13,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -70,7 +69,7 @@ def _product_bwd(mesh, tile, interpret, saved, d_out_Pxo):
     def local(rows_Pxi, w_Elocalxixo, load_Elocal, d_out_Pxo):
         d_rows_Pxi = _gmm(d_out_Pxo, w_Elocalxixo, load_Elocal, tile, True, interpret)
         _, i, o = w_Elocalxixo.shape
-        with _kernel():
+        with _kernels() as (_, tgmm):
             # Experts without rows get zeros from the kernel, and rows past the last belong to none.
             d_w_Elocalxixo = tgmm(
                 rows_Pxi.T, d_out_Pxo, load_Elocal, w_Elocalxixo.dtype, (tile, _side(i), _side(o)), interpret=interpret
@@ -87,7 +86,7 @@ _product.defvjp(_product_fwd, _product_bwd)
 def _gmm(rows_Pxi, w, load_Elocal, tile, transposed, interpret):
     i = rows_Pxi.shape[1]
     o = w.shape[1] if transposed else w.shape[2]
-    with _kernel():
+    with _kernels() as (gmm, _):
         out_Pxo = gmm(
             rows_Pxi, w, load_Elocal, rows_Pxi.dtype, (tile, _side(i), _side(o)),
             transpose_rhs=transposed, interpret=interpret,
@@ -98,10 +97,13 @@ def _gmm(rows_Pxi, w, load_Elocal, tile, transposed, interpret):
 
 
 @contextlib.contextmanager
-def _kernel():
-    """Around a call of JAX's kernels, which promote dtypes implicitly: tests forbid that to our own code."""
+def _kernels():
+    """JAX's kernels, for the calls within: they promote dtypes implicitly, which tests forbid to our own code."""
+    # Here, because it takes a third of a second and trainings on a CPU never need it.
+    from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
+
     with jax.named_scope(PRODUCT), jax.numpy_dtype_promotion("standard"):
-        yield
+        yield gmm, tgmm
 
 
 def _side(size: int) -> int:

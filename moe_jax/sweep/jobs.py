@@ -1,4 +1,4 @@
-"""A sweep as jobs: which runs one process trains, in which order, and what it waits for. All launchers use it.
+"""A sweep as jobs: which runs are trained together, in which order, and what they wait for. All launchers use it.
 
 With schedule `wsd`, runs whose results differ in D alone have all steps in common up to where the first of their rates
 begins to fall. These steps are trained once, as the runs' trunk, W/trunks/<name>/, which keeps a checkpoint at each
@@ -51,7 +51,7 @@ class Trunk:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One process: `moe-jax train --workdir=W` with `flags`. Started again, it goes on where it was."""
+    """What `moe-jax train --workdir=W` with `flags` trains. Started again, it goes on where it was."""
 
     name: str  # the run's, the trunk's or the pack's; unique in the sweep
     flags: tuple[str, ...]

@@ -23,9 +23,9 @@ from moe_jax.sweep.result import Result, TrunkResult
 from moe_jax.training import attempts
 from moe_jax.training.goal import Goal, result_of
 from moe_jax.training.options import Options
-from moe_jax.training.program import Pack, Program, Single
+from moe_jax.training.program import Program, Programs
 from moe_jax.training.run import NotFiniteError, Run
-from moe_jax.training.step import Trainer, TrainState
+from moe_jax.training.step import TrainState
 
 
 class Group:
@@ -58,14 +58,13 @@ class Group:
                 stack.enter_context(run.times.spent_on(what))
             yield
 
-    def compile(self) -> Program:
+    def compile(self, programs: Programs) -> Program:
         """The program of the group; the step itself is compiled when it first runs."""
-        (_, run), goal = self.open[0], self.goals[0]
+        (_, run), goal, n = self.open[0], self.goals[0], len(self.goals)
         with self.spending("compile"):
-            layout, end_of_document = sharding.Layout(run.mesh), run.store.info.end_of_document
-            trainer = Trainer(run.config, goal.planned.counts.vocab_size, layout, end_of_document)
-            program = Single(trainer) if len(self.goals) == 1 else Pack(trainer, len(self.goals))
-        self._options.say(trainer.parameter_table())
+            vocab_size, end_of_document = goal.planned.counts.vocab_size, run.store.info.end_of_document
+            program = programs.program(run.config, vocab_size, run.mesh, end_of_document, n)
+        self._options.say(program.trainer.parameter_table())
         self._options.say(_attention(run.config, run.mesh))
         return program
 

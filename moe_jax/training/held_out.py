@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from moe_jax.data.batches import HeldOut
@@ -13,10 +14,16 @@ from moe_jax.training.step import Trainer
 def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut) -> dict[str, float]:
     """`eval_loss` in nats per token and `bits_per_byte`, over all windows.
 
-    The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing."""
+    The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing. A
+    batch's losses are read after the next batch is launched: the device never waits for the host."""
     B = trainer.config.train.batch_sequences // trainer.config.train.microbatches
     shape, sharding = (B, windows.sequence_length + 1), trainer.evaluate_sharding
-    total = 0.0
+    total, pending = 0.0, None
+
+    def add(first: int, loss_B: jax.Array) -> None:
+        nonlocal total
+        total += np.asarray(loss_B, np.float64)[: windows.sequences - first].sum()
+
     for first in range(0, windows.sequences, B):
 
         def read(rows_R: np.ndarray, first: int = first) -> np.ndarray:
@@ -26,8 +33,12 @@ def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut) -> dic
             read_RxS1[: len(held)] = windows.batch(held)
             return read_RxS1
 
-        loss_B = np.asarray(trainer.evaluate(weights, put_windows(read, shape, sharding)), np.float64)
-        total += loss_B[: windows.sequences - first].sum()
+        loss_B = trainer.evaluate(weights, put_windows(read, shape, sharding))
+        if pending is not None:
+            add(*pending)
+        pending = first, loss_B
+    if pending is not None:
+        add(*pending)
     return {
         "eval_loss": total / windows.tokens,
         "bits_per_byte": total / math.log(2) / windows.bytes,

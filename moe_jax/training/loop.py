@@ -14,12 +14,15 @@ from moe_jax.training import processes, profiling
 from moe_jax.training.goal import Goal, result_of
 from moe_jax.training.group import claimed
 from moe_jax.training.options import Options
+from moe_jax.training.program import Programs
 from moe_jax.training.stopping import StopRequest
 
 
-def train(goals: Sequence[Goal], store: Store, identity: StoreIdentity, options: Options) -> list[Result | TrunkResult]:
+def train(
+    goals: Sequence[Goal], store: Store, identity: StoreIdentity, options: Options, programs: Programs | None = None
+) -> list[Result | TrunkResult]:
     """Trains each goal to its end, from wherever it is, and gives the results, which are then on disk. Several goals,
-    of runs that differ in seed and learning rate alone, train together in one program.
+    of runs that differ in seed and learning rate alone, train together in one program, which may be in `programs`.
 
     Raises Stopped (saved; start again), UserError for what cannot be trained, OSError for a full disk and the like. A
     loss that is not finite is a result too, with `status` "diverged"."""
@@ -30,7 +33,7 @@ def train(goals: Sequence[Goal], store: Store, identity: StoreIdentity, options:
         if not group.open:
             return group.results
         with StopRequest(options.stop_with_parent) as stop:
-            program = group.compile()
+            program = group.compile(programs or Programs())
             state, first = group.begin(program)
 
             config, last = group.configs[0], group.last

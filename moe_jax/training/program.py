@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from moe_jax.config.identity import StepShape
 from moe_jax.config.schema import Config
 from moe_jax.data.batches import Batches
 from moe_jax.model import sharding
@@ -106,3 +107,25 @@ class Pack:
     def values_of(self, metrics: Metrics) -> list[dict[str, Any]]:
         values = jax.device_get(metrics)
         return [{name: value[i].tolist() for name, value in values.items()} for i in range(self.n)]
+
+
+class Programs:
+    """The program that this process trained with last, which the next run of its shape takes over.
+
+    One alone is kept: launchers let a process train the runs of one shape before those of another. It is valid as long
+    as JAX's configuration stays as it is."""
+
+    def __init__(self):
+        self._key: tuple[Any, ...] | None = None
+        self._program: Program | None = None
+
+    def program(
+        self, config: Config, vocab_size: int, mesh: Mesh, end_of_document: int | None, n: int
+    ) -> Program:  # fmt: skip
+        """The program for n runs of this shape on this mesh, compiled or still to be compiled."""
+        key = (StepShape(config, vocab_size).key, mesh, end_of_document, n)
+        if key != self._key:
+            self._key = self._program = None  # the last one is freed before the next one needs memory
+            trainer = Trainer(config, vocab_size, sharding.Layout(mesh), end_of_document)
+            self._key, self._program = key, Single(trainer) if n == 1 else Pack(trainer, n)
+        return self._program

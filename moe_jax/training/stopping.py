@@ -1,6 +1,7 @@
 """Requests to stop: SIGTERM, SIGINT, the cloud's preemption notice, or the launcher's end."""
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -26,8 +27,6 @@ class StopRequest:
         if jax.process_count() == 1:  # with several, JAX's coordination service takes SIGTERM (see asked)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._old[number] = signal.signal(number, self._handle)
-        if self._with_parent:
-            threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, e: BaseException | None, tb: TracebackType | None) -> None:
@@ -36,6 +35,10 @@ class StopRequest:
 
     def asked(self, step: int) -> bool:
         """Whether to stop after `step` updates; the same answer on every process of the run."""
+        if self._with_parent and not self._asked.is_set() and _is_closed(sys.stdin.fileno()):
+            self._asked.set()
+            if jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)  # which JAX passes on to all processes
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked.is_set()
@@ -44,10 +47,10 @@ class StopRequest:
         self._asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _watch_parent(self) -> None:
-        """The launcher holds the other end of our standard input: when it dies, however it dies, the read ends."""
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        self._asked.set()
-        if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # which JAX passes on to all processes
+
+def _is_closed(pipe: int) -> bool:
+    """Whether nobody holds the other end: the launcher does, until it dies, however it dies. Reads nothing: the next
+    job may wait there."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # errors and the hang-up are reported in any case
+    return bool(poll.poll(0))

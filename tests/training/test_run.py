@@ -20,7 +20,7 @@ from moe_jax.config import config_file
 from moe_jax.sweep import from_config
 from moe_jax.sweep.rundir import RunDir
 from moe_jax.sweep.workdir import Workdir
-from moe_jax.training import group, loop
+from moe_jax.training import loop, program
 from moe_jax.training.goal import run_goal
 from moe_jax.training.options import Options
 from tests.conftest import ROOT, child_environment
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_is_a_result(flags, tmp_path):
 
 
 def test_a_run_that_diverges_names_its_last_good_checkpoint(flags, tmp_path, monkeypatch):
-    class Poisoned(group.Trainer):
+    class Poisoned(program.Trainer):
         def __init__(self, *args):
             super().__init__(*args)
             step = self.step
@@ -161,7 +161,7 @@ def test_a_run_that_diverges_names_its_last_good_checkpoint(flags, tmp_path, mon
 
             self.step = poisoned
 
-    monkeypatch.setattr(group, "Trainer", Poisoned)
+    monkeypatch.setattr(program, "Trainer", Poisoned)
     folder, result = go(flags, tmp_path)
     assert result.status == "diverged" and result.diverged_step == 10 and result.last_good_checkpoint == 8
     assert folder.checkpoints.exists() and [m["step"] for m in folder.read_metrics()] == list(range(10))

@@ -9,7 +9,8 @@ xpk               a GKE cluster with xpk
 queued_resources  TPU slices by gcloud
 local_launcher    this machine
 local_restarts    runs on this machine, restarted
-local_jobs        runs on this machine, one process a job; `sweep` uses it too
+local_jobs        runs on this machine, so many at a time; `sweep` uses it too
+local_worker      a process on this machine that trains one job after the other
 restarts          the exit codes after which a run is restarted
 remaining         how long the jobs will still take
 slices            the chips and hosts of a slice, from its name

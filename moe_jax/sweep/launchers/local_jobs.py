@@ -1,4 +1,7 @@
-"""Runs the jobs of a sweep on this machine, one process each, so that a crash or an out-of-memory ends one job only.
+"""Runs the jobs of a sweep on this machine, in processes of their own: a crash or an out-of-memory ends one job only.
+
+A process that has brought a job to its result goes on with another, of the same shape where there is one
+(local_worker.py).
 
 All state is in the workdir: a sweep that is killed and started again reads there what is done. A run that another
 process on this machine is training (it holds the lock) is waited for, not trained twice. A branch starts as soon as its
@@ -6,21 +9,19 @@ trunk has saved the step where it leaves.
 """
 
 import dataclasses
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from moe_jax import errors, files
 from moe_jax.progress import Display
 from moe_jax.sweep import jobs
 from moe_jax.sweep.heartbeat import Heartbeat
 from moe_jax.sweep.jobs import Job
+from moe_jax.sweep.launchers.local_worker import Worker, shape_of
 from moe_jax.sweep.launchers.remaining import seconds_left
 from moe_jax.sweep.manifest import PlannedRun
 from moe_jax.sweep.run_state import RunState, State, state_of
@@ -38,8 +39,7 @@ _STOP_SECONDS = 60.0
 class _Child:
     job: Job
     folders: list[RunDir]
-    process: subprocess.Popen
-    log: IO[bytes]
+    worker: Worker
     log_path: Path
     attempts_before: list[int]  # the newest in each folder
     started_at: float = dataclasses.field(default_factory=time.monotonic)
@@ -52,7 +52,9 @@ class LocalJobs:
         self._workdir, self._runs, self._at_once, self._display = workdir, runs, jobs, display
         self._jobs = _jobs_of(workdir, runs)
         self._left: list[Job] = []  # not done, not tried
+        self._shapes = {job.name: shape_of(job) for job in self._jobs}
         self._children: list[_Child] = []
+        self._waiting: list[Worker] = []  # that have reached their job's result
         # (FLOPs, seconds) of jobs that trained from their first step to the last.
         self._took: list[tuple[float, float]] = []
         self._failed: dict[str, str] = {}  # trunk -> why
@@ -72,6 +74,8 @@ class LocalJobs:
                 "the same command goes on there"
             ) from None
         finally:
+            for worker in self._waiting:
+                worker.close()
             for number, handler in old.items():
                 signal.signal(number, handler)
 
@@ -90,19 +94,32 @@ class LocalJobs:
         return self._states()
 
     def _start_some(self, states: dict[str, RunState]) -> None:
-        """Starts jobs that are ready, up to the limit. What another process has finished meanwhile is not started."""
-        for job in list(self._left):
-            if len(self._children) >= self._at_once:
-                break
-            folders = job.folders(self._workdir)
-            if any(folder.is_locked() for folder in folders):
+        """Starts jobs that are ready, up to the limit."""
+        while len(self._children) < self._at_once and (job := self._next(states)) is not None:
+            self._left.remove(job)
+            self._start(job)
+
+    def _next(self, states: dict[str, RunState]) -> Job | None:
+        """The job to be started next; None where none is ready. What another process has finished meanwhile is dropped.
+
+        One whose program a waiting process has comes first; last comes one whose program another process has or
+        compiles just now."""
+        kept = {worker.shape for worker in self._waiting}
+        busy = {child.worker.shape for child in self._children}
+
+        def preference(job: Job) -> int:
+            shape = self._shapes[job.name]
+            return 0 if shape in kept else 2 if shape in busy else 1
+
+        for job in sorted(self._left, key=preference):
+            if any(folder.is_locked() for folder in job.folders(self._workdir)):
                 self._display.update(job.name, 0, job.last_step, "another process trains it; waiting")
             elif self._done(job, states):
                 self._left.remove(job)
                 self._display.remove(job.name)
             elif jobs.is_ready(job, self._workdir):
-                self._left.remove(job)
-                self._start(job, folders)
+                return job
+        return None
 
     def _done(self, job: Job, states: dict[str, RunState]) -> bool:
         """Whether nothing is left to train. The state of a run that has a result by now is read again."""
@@ -127,29 +144,31 @@ class LocalJobs:
             return state
         return dataclasses.replace(state, sentence=f"waits for its trunk {job.waits_for}, which failed: {why}")
 
-    def _start(self, job: Job, folders: list[RunDir]) -> None:
+    def _start(self, job: Job) -> None:
+        folders = job.folders(self._workdir)
         for folder in folders:
             folder.create()
         attempts_before = [folder.newest_attempt for folder in folders]
         log_path = folders[0].log
         log_path = Path(tempfile.mkdtemp()) / "log.txt" if files.is_remote(log_path) else Path(log_path)
-        log = open(log_path, "ab")  # noqa: SIM115 (closed when the child ends)
-        command = [
-            sys.executable, "-m", "moe_jax", "train", f"--workdir={self._workdir.path}", *job.flags,
-            f"--heartbeat_seconds={_HEARTBEAT_SECONDS}", "--stop_with_parent",
-        ]  # fmt: skip
-        # Its standard input is a pipe from this process: when this process dies, in any way, the child reads the end of
-        # the pipe, saves and stops. It has a session of its own, so that Ctrl-C reaches this process only, which then
-        # stops its children in order.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        self._children.append(_Child(job, folders, process, log, log_path, attempts_before))
+        worker = self._worker(job, log_path)
+        self._children.append(_Child(job, folders, worker, log_path, attempts_before))
+
+    def _worker(self, job: Job, log_path: Path) -> Worker:
+        """A process with this job: one that waits, if possible one that has its program, or a new one."""
+        heartbeat = f"--heartbeat_seconds={_HEARTBEAT_SECONDS}"
+        flags = [f"--workdir={self._workdir.path}", *job.flags, heartbeat, "--stop_with_parent"]
+        self._waiting.sort(key=lambda worker: worker.shape != self._shapes[job.name])
+        while self._waiting:
+            worker = self._waiting.pop(0)
+            if worker.give(job, flags, log_path):
+                return worker
+            worker.close()
+        return Worker(job, flags, log_path)
 
     def _reap(self, states: dict[str, RunState]) -> bool:
         """Records and reports the children that have ended. Returns whether there were any."""
-        ended = [(child, code) for child in self._children if (code := child.process.poll()) is not None]
+        ended = [(child, code) for child in self._children if (code := child.worker.code()) is not None]
         for child, code in ended:
             self._children.remove(child)
             self._display.remove(child.job.name)
@@ -161,12 +180,14 @@ class LocalJobs:
                 elif state.state not in (State.DONE, State.DIVERGED):
                     self._failed[child.job.name] = state.sentence
                 self._display.say(_sentence(child, code, state))
+            if code in (errors.DONE, errors.DIVERGED):
+                self._waiting.append(child.worker)
+            else:
+                child.worker.close()
         return bool(ended)
 
     def _ended(self, child: _Child, code: int) -> list[RunState]:
-        """Closes a child's files, and records how it ended if it could not do so itself (a kill, an out-of-memory)."""
-        child.process.stdin.close()
-        child.log.close()
+        """Records how a child ended if it could not do so itself (a kill, an out-of-memory)."""
         if child.job.is_trunk:
             self._note(child, code, 0)
             return [jobs.trunk_state(child.job.trunk, self._workdir, time.time())]
@@ -210,16 +231,13 @@ class LocalJobs:
 
     def _stop_children(self) -> None:
         for child in self._children:
-            child.process.send_signal(signal.SIGTERM)
+            child.worker.ask_to_stop()
         until = time.monotonic() + _STOP_SECONDS
         for child in self._children:
-            try:
-                code = child.process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                code = child.process.wait()
+            code = child.worker.stopped(max(0.1, until - time.monotonic()))
             # One that was still importing is ended by the signal itself.
             self._ended(child, errors.STOPPED if code == -signal.SIGTERM else code)
+            child.worker.close()
 
 
 def _jobs_of(workdir: Workdir, runs: Sequence[PlannedRun]) -> list[Job]:

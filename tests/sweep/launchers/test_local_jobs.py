@@ -1,6 +1,7 @@
 """What the launcher notes of children that could not speak for themselves."""
 
 import io
+import sys
 import time
 
 import pytest
@@ -31,7 +32,7 @@ def launch(tmp_path, monkeypatch):
         fake = tmp_path / "python"
         fake.write_text(f"#!/bin/sh\n{script}\n")
         fake.chmod(0o755)
-        monkeypatch.setattr(local_jobs.sys, "executable", str(fake))
+        monkeypatch.setattr(sys, "executable", str(fake))
         return local_jobs.LocalJobs(workdir, [run], 1, Display(said)).train()
 
     go.run, go.folder, go.said = run, folder, said

@@ -1,11 +1,12 @@
 """Runs on this machine are started again by the rule of every launcher."""
 
 import io
+import sys
 
 import pytest
 
 from moe_jax.progress import Display
-from moe_jax.sweep.launchers import local_jobs, local_restarts, restarts
+from moe_jax.sweep.launchers import local_restarts, restarts
 from tests import synthetic_sweep as synthetic
 from tests.hand_edits import sealed_text
 
@@ -30,7 +31,7 @@ exit "$end"
 """
         )
         python.chmod(0o755)
-        monkeypatch.setattr(local_jobs.sys, "executable", str(python))
+        monkeypatch.setattr(sys, "executable", str(python))
         said = io.StringIO()
         (state,) = local_restarts.train_with_restarts(work, [run], 1, limit, Display(said))
         return state.state, len((tmp_path / "starts").read_text().split())
