@@ -119,9 +119,7 @@ class Programs:
         self._key: tuple[Any, ...] | None = None
         self._program: Program | None = None
 
-    def program(
-        self, config: Config, vocab_size: int, mesh: Mesh, end_of_document: int | None, n: int
-    ) -> Program:  # fmt: skip
+    def program(self, config: Config, vocab_size: int, mesh: Mesh, end_of_document: int | None, n: int) -> Program:
         """The program for n runs of this shape on this mesh, compiled or still to be compiled."""
         key = (StepShape(config, vocab_size).key, mesh, end_of_document, n)
         if key != self._key:

@@ -24,9 +24,8 @@ from moe_jax.sweep.jobs import Job
 from moe_jax.sweep.manifest import PlannedRun
 
 _END_SECONDS = 10.0  # an idle process ends at once, unless it hangs
-_MOST_SHAPES = (
-    8  # a process grows by 15 to 40 MB with each shape that it compiles (seen); it does not by runs of one shape
-)
+# A process grows by 15 to 40 MB with each shape that it compiles (seen); it does not by runs of one shape.
+_MOST_SHAPES = 8
 
 
 class Worker:
