@@ -6,6 +6,7 @@ it runs; a loop's count is read from its condition (the scans of a train step co
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -167,9 +168,10 @@ class Program:
         """The attention kernel that an instruction of computation `name` calls."""
         if instruction.opcode != "custom-call":
             return None
-        operands = [_dims(self.computations[name][o].shape) for o in instruction.operands]
-        results = len(_ARRAY.findall(instruction.shape))
-        return attention_kernel(instruction.op_name, instruction.rest, operands, results)
+        shapes = [self.computations[name][o].shape for o in instruction.operands]
+        masks = len(list(itertools.takewhile(_is_integer, shapes)))
+        operands, results = list(map(_dims, shapes)), len(_ARRAY.findall(instruction.shape))
+        return attention_kernel(instruction.op_name, instruction.rest, masks, operands, results)
 
     @functools.cached_property
     def products(self) -> list[Product]:
@@ -210,6 +212,10 @@ def item_bytes(dtype: str) -> float:
 
 def _numbers(text: str) -> list[int]:
     return [int(n) for n in text.split(",") if n]
+
+
+def _is_integer(shape: str) -> bool:
+    return _ARRAY.search(shape)[1].startswith(("s", "u", "pred"))
 
 
 def _dims(shape: str) -> list[int]:

@@ -8,6 +8,7 @@ B  sequences    H  heads    S  positions    Dh  width of a head
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 
@@ -29,9 +30,13 @@ class Kernel:
     reads: tuple[float, ...]  # how often it reads each operand
 
 
-def attention_kernel(op_name: str, stated: str, operands: Sequence[Sequence[int]], results: int) -> Kernel | None:
-    """The kernel of a custom call, from its op_name, the text that states its block sizes, the shapes of its operands
-    and the number of its results; None where it is none of splash attention's."""
+def attention_kernel(
+    op_name: str, stated: str, masks: int, operands: Sequence[Sequence[int]], results: int
+) -> Kernel | None:
+    """The kernel of a custom call; None where it is none of splash attention's.
+
+    From its op_name, the text that states its block sizes, how many of its operands are the mask's blocks, which come
+    first, the shapes of all, and the number of its results. A batch of one sequence has no axis B."""
     found = re.search(r"/splash_mha_(fwd|dq|dkv)(_segmented)?_", op_name)
     if found is None:
         return None
@@ -39,20 +44,21 @@ def attention_kernel(op_name: str, stated: str, operands: Sequence[Sequence[int]
     if found[1] == "dkv" and results > _UNFUSED_RESULTS:
         products += 1
     block = {side: int(re.search(rf'"{name}\W*(\d+)', stated)[1]) for side, name in (("q", q_name), ("k", k_name))}
-    first = next(i for i, shape in enumerate(operands) if len(shape) == 4)  # behind the mask's blocks
-    B, H, S, Dh = operands[first]
+    *batch, H, S, Dh = operands[masks]
+    B = math.prod(batch)
     pairs = sum(-(-(begin + block["q"]) // block["k"]) for begin in range(0, S, block["q"]))
     # Queries, keys and values; documents; then what belongs to queries alone.
     sides = ("q k k q k" if found[2] else "q k k").split()
-    sides += ["q"] * (len(operands) - first - len(sides))
+    sides += ["q"] * (len(operands) - masks - len(sides))
 
     def reads(shape: Sequence[int], side: str) -> float:
-        sharing = B * H / {4: B * H, 3: B, 2: 1}[len(shape)]  # documents are those of all heads, positions of all
+        # Documents are those of all heads, positions of all sequences too.
+        sharing = B * H / {3: B * H, 2: B, 1: 1}[len(shape) - len(batch)]
         if side == read_again:
             return sharing * pairs * block[side] / S
         return 1 if read_again == "q" else sharing  # dkv: all heads go over a block of keys before the next block
 
     return Kernel(
         flops=2.0 * products * Dh * block["q"] * block["k"] * pairs * B * H,
-        reads=(1.0,) * first + tuple(map(reads, operands[first:], sides)),
+        reads=(1.0,) * masks + tuple(map(reads, operands[masks:], sides)),
     )

@@ -18,7 +18,7 @@ ONE_PRODUCT = 2 * 256 * 512 * 6 * Dh * B * H
 
 
 def kernel(name, operands, results=5):
-    return attention_kernel(f"jit(step)/splash_mha_{name}/pallas_call", SIZES, operands, results)
+    return attention_kernel(f"jit(step)/splash_mha_{name}/pallas_call", SIZES, 2, operands, results)
 
 
 def test_forward():
@@ -42,8 +42,15 @@ def test_the_gradient_of_queries_alone():
     assert found.flops == 3 * ONE_PRODUCT and found.reads[2:] == (1, 3, 3, 1, 1, 1, B * H)
 
 
+def test_one_sequence_has_no_axis_for_the_batch():
+    one = [(1, 4, 2), (1, 4, 2), *[(H, S, Dh)] * 3, (S, 128), (8, S), (S, 128)]
+    found = kernel("fwd_segmented_no_residuals", one)
+    assert found.flops == 2 * ONE_PRODUCT / B
+    assert found.reads == (1, 1, 1, 3, 3, H, 3 * H, H)
+
+
 def test_other_kernels_are_none():
-    assert attention_kernel("jit(step)/gmm/pallas_call", "", QKV, 1) is None
+    assert attention_kernel("jit(step)/gmm/pallas_call", "", 2, QKV, 1) is None
 
 
 def test_a_program_moves_what_its_kernel_reads():
