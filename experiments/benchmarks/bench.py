@@ -26,6 +26,7 @@ BENCHMARKS = {
     "train_step": ["--rounds=5"],
     "moe_layer": ["--activation=swiglu", "--repeats=7"],
     "moe_tax": ["--rounds=5"],
+    "sweep": [],
     "laws": [],
     "many_runs": ["--rounds=1"],
 }

@@ -12,12 +12,8 @@ import argparse
 import functools
 import itertools
 import math
-import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +23,7 @@ from unittest import mock
 
 from etils import epath
 
-from experiments.benchmarks import results
+from experiments.benchmarks import results, verbs
 from experiments.benchmarks.machine import processor
 from moe_jax import files
 from moe_jax.config import config_file
@@ -39,8 +35,6 @@ from moe_jax.sweep.workdir import Workdir
 from tests import synthetic_sweep as synthetic
 from tests.sparse_store import sparse_store
 
-Seconds = tuple[float, float]  # on the clock, of the processor
-ROOT = Path(__file__).resolve().parents[2]
 WRITERS = 16
 STORE_TOKENS = 10**7
 CONFIG = """
@@ -170,44 +164,26 @@ def beat(run: PlannedRun, step: int, phase: Phase) -> Heartbeat:
 
 def measure(
     work: Workdir, finish_one: Callable[[], None], config: list[str], rounds: int
-) -> Iterator[tuple[str, list[Seconds]]]:
+) -> Iterator[tuple[str, list[verbs.Seconds]]]:
     """(what, its seconds in each round) of each verb."""
     sweep = f"--workdir={work.path}"
-    yield "plan", [verb("plan", *config) for _ in range(rounds + 1)][1:]
-    yield "status", [verb("status", sweep) for _ in range(rounds + 1)][1:]
+    yield "plan", [verbs.seconds_of("plan", *config) for _ in range(rounds + 1)][1:]
+    yield "status", [verbs.seconds_of("status", sweep) for _ in range(rounds + 1)][1:]
     yield "collect, the first", [first_collect(work, sweep) for _ in range(rounds + 1)][1:]
-    yield "collect, nothing new", [verb("collect", sweep) for _ in range(rounds)]
+    yield "collect, nothing new", [verbs.seconds_of("collect", sweep) for _ in range(rounds)]
     yield "collect, one more", [one_more(finish_one, sweep) for _ in range(rounds)]
-    yield "report", [verb("report", sweep) for _ in range(rounds + 1)][1:]
+    yield "report", [verbs.seconds_of("report", sweep) for _ in range(rounds + 1)][1:]
 
 
-def first_collect(work: Workdir, sweep: str) -> Seconds:
+def first_collect(work: Workdir, sweep: str) -> verbs.Seconds:
     for name in ("results.csv", "collected.json"):
         (work.path / name).unlink(missing_ok=True)
-    return verb("collect", sweep)
+    return verbs.seconds_of("collect", sweep)
 
 
-def one_more(finish_one: Callable[[], None], sweep: str) -> Seconds:
+def one_more(finish_one: Callable[[], None], sweep: str) -> verbs.Seconds:
     finish_one()
-    return verb("collect", sweep)
-
-
-def verb(*argv: str) -> Seconds:
-    """The seconds of a verb in a process of its own."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryFile() as out:
-        began, before = time.perf_counter(), cpu_of_children()
-        done = subprocess.run([sys.executable, "-m", "moe_jax", *argv], stdout=out, stderr=out, env=environment)
-        seconds = time.perf_counter() - began, cpu_of_children() - before
-        if done.returncode:
-            out.seek(0)
-            raise SystemExit(out.read().decode()[-2000:])
-    return seconds
-
-
-def cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return verbs.seconds_of("collect", sweep)
 
 
 if __name__ == "__main__":

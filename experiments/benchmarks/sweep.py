@@ -10,23 +10,16 @@ whole grid, 27 runs; 16 alone, 9 runs, takes about a minute and a half a round a
 """
 
 import argparse
-import collections
+import itertools
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from experiments.benchmarks import results, verbs
 from experiments.benchmarks.machine import processor
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from configs import smoke
 
@@ -40,6 +33,7 @@ def get_grid(config, arg=None):
 """
 COUNTED = ("compile", "train", "eval", "checkpoint", "data")
 PARTS = ("start", *COUNTED, "other", "idle")
+FORMATS = {"sweep": "", "wall s": ".1f", "CPU s": ".1f"} | {f"{part} s": ".1f" for part in PARTS}
 
 
 def main() -> None:
@@ -48,51 +42,37 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--rounds", type=int, default=1, help="default 1")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout, which does the same")
+    results.add_flag(parser)
     flags = parser.parse_args()
-    checkouts = {"this checkout": ROOT} | ({"the other": flags.against.resolve()} if flags.against else {})
-    table = Table("sweep", "wall s", "CPU s", *(f"{part} s" for part in PARTS), title=processor())
-    walls = collections.defaultdict(list)
+    checkouts = {"this checkout": verbs.ROOT}
+    if flags.against:
+        checkouts["the other"] = flags.against.resolve()
     with tempfile.TemporaryDirectory() as scratch:
-        store = f"{scratch}/store"
-        moe_jax(ROOT, scratch, "prepare", "--config=configs/smoke.py", f"--store={store}")
-        config = Path(scratch, "part.py")
-        config.write_text(CONFIG.replace("WIDTHS", f"({flags.widths},)"))
-        for round_number in range(flags.rounds):
-            for name, checkout in checkouts.items():
-                cache = f"{scratch}/cache {name} {round_number}"
-                for what in ("first", "again"):
-                    work = Path(scratch, f"{name} {what} {round_number}")
-                    wall, cpu = moe_jax(
-                        checkout, cache, "sweep", f"--config={config}", f"--config.data.store={store}",
-                        f"--workdir={work}", f"--jobs={flags.jobs}",
-                    )  # fmt: skip
-                    walls[name, what].append(wall)
-                    parts = where_it_went(work, wall, flags.jobs)
-                    row = (f"{parts[part]:.1f}" for part in PARTS)
-                    table.add_row(f"{name}, {what}", f"{wall:.1f}", f"{cpu:.1f}", *row)
-    console = Console(width=140)
-    console.print(table)
-    for what in ("first", "again") if flags.against else ():
-        pairs = zip(walls["this checkout", what], walls["the other", what], strict=True)
-        console.print(f"{what}: {statistics.median(a / b for a, b in pairs):.2f} of the other checkout's wall time")
-
-
-def moe_jax(checkout: Path, cache: str, *argv: str) -> tuple[float, float]:
-    """The seconds of a verb of a checkout, on the clock and of the processor, its children's too."""
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(checkout), "XDG_CACHE_HOME": cache}
-    began, before = time.perf_counter(), cpu_of_children()
-    done = subprocess.run(
-        [sys.executable, "-m", "moe_jax", *argv], cwd=checkout, env=environment, capture_output=True, text=True
+        rows = measure(Path(scratch), checkouts, flags)
+    results.show(
+        results.Results(f"d_model {flags.widths}, {flags.jobs} at a time; {processor()}", FORMATS, rows), flags.out
     )
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    return time.perf_counter() - began, cpu_of_children() - before
+    for what in ("first", "again") if flags.against else ():
+        own, other = ([row["wall s"] for row in rows if row["sweep"] == f"{name}, {what}"] for name in checkouts)
+        ratio = statistics.median(a / b for a, b in zip(own, other, strict=True))
+        print(f"{what}: {ratio:.2f} of the other checkout's wall time")
 
 
-def cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def measure(scratch: Path, checkouts: dict[str, Path], flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each sweep, in their order."""
+    store, config, rows = f"{scratch}/store", scratch / "part.py", []
+    verbs.seconds_of("prepare", "--config=configs/smoke.py", f"--store={store}")
+    config.write_text(CONFIG.replace("WIDTHS", f"({flags.widths},)"))
+    for i, (name, checkout) in itertools.product(range(flags.rounds), checkouts.items()):
+        for what in ("first", "again"):
+            work = scratch / f"{name} {what} {i}"
+            wall, processor_seconds = verbs.seconds_of(
+                "sweep", f"--config={config}", f"--config.data.store={store}", f"--workdir={work}",
+                f"--jobs={flags.jobs}", checkout=checkout, JAX_COMPILATION_CACHE_DIR=f"{scratch}/cache {name} {i}",
+            )  # fmt: skip
+            parts = {f"{part} s": seconds for part, seconds in where_it_went(work, wall, flags.jobs).items()}
+            rows.append({"sweep": f"{name}, {what}", "wall s": wall, "CPU s": processor_seconds} | parts)
+    return rows
 
 
 def where_it_went(work: Path, wall: float, jobs: int) -> dict[str, float]:
