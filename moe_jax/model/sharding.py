@@ -96,6 +96,11 @@ class Layout:
         then not summed over them, for which XLA:CPU would copy it."""
         return tuple(axis for axis in AXES if self.mesh.shape[axis] == 1)
 
+    @property
+    def one_cpu(self) -> bool:
+        """Whether the mesh is one CPU device: memory traffic there costs more than elsewhere, and compiling less."""
+        return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == "cpu"
+
     def spec(self, *logical: str | None, shape: Sequence[int] | None = None) -> P:
         """The PartitionSpec of an array with these logical axes. With `shape`, axes that do not divide stay whole."""
         names = [_RULES.get(name) for name in logical]

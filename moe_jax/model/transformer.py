@@ -1,4 +1,4 @@
-"""The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth.
+"""The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth (few and wide ones on one CPU are not).
 
 B  sequences of the batch    d  d_model
 S  positions                 V  vocabulary
@@ -20,6 +20,10 @@ from moe_jax.model.moe import MoeLayer
 from moe_jax.model.precision import accumulation_dtype
 from moe_jax.model.remat import rematerialised
 from moe_jax.model.sharding import AXES, Layout
+
+# On one CPU: a scan copies each layer's parameters out of the stack, and their gradients into it. Where layers are narrow
+# that takes less time than the longer program's compilation.
+UNROLLED_LAYERS, UNROLLED_D_MODEL = 8, 128  # at most, at least
 
 
 class Block(nnx.Module):
@@ -89,7 +93,8 @@ class Transformer(nnx.Module):
             x_BxSxd, statistics = nnx.merge(graph, layer)(x_BxSxd, document_BxS)
             return layout.constrain(x_BxSxd, "batch", None, None), statistics
 
-        x_BxSxd, statistics = jax.lax.scan(rematerialised(block, m.remat), x_BxSxd, layers)
+        scanned = rematerialised(block, m.remat)
+        x_BxSxd, statistics = jax.lax.scan(scanned, x_BxSxd, layers, unroll=unrolled(self.config, layout))
         if m.final_norm:
             x_BxSxd = self.norm(x_BxSxd)
         return x_BxSxd, statistics
@@ -136,6 +141,14 @@ class Transformer(nnx.Module):
             out_specs=out_specs,
             check_vma=self.layout.check_vma,
         )
+
+
+def unrolled(config: Config, layout: Layout) -> bool:
+    """Whether the program has each layer by itself, not one that is scanned. What is recomputed stays scanned: XLA would
+    merge it with what it repeats."""
+    m = config.model
+    few, wide = m.n_layers <= UNROLLED_LAYERS, m.d_model >= UNROLLED_D_MODEL
+    return layout.one_cpu and few and wide and m.remat == "none"
 
 
 def document_numbers(tokens_BxS: jax.Array, end_of_document: int) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moe_jax.config.schema import MeshConfig
-from moe_jax.model import sharding
+from moe_jax.model import sharding, transformer
 from moe_jax.model.transformer import document_numbers
 from moe_jax.plan import aot
 from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causality, config, put, trainer, windows
@@ -110,6 +110,22 @@ def test_depth_does_not_change_what_is_compiled():
         return len(jax.jit(t.gradients).lower(t.abstract_state.params, windows(c)[None]).as_text().splitlines())
 
     assert lines(6) == lines(2)
+
+
+def test_unrolled_layers_train_as_scanned(monkeypatch):
+    c = config("model.d_model=128", "model.n_layers=3")
+    t = trainer(c)
+    given, params = windows(c)[None], t.init(0).params
+
+    def found():
+        return jax.tree.leaves(jax.jit(lambda *given: t.gradients(*given))(params, given))
+
+    assert transformer.unrolled(c, t.layout)
+    apart = found()
+    monkeypatch.setattr(transformer, "UNROLLED_LAYERS", 0)
+    assert not transformer.unrolled(c, t.layout)
+    for a, b in zip(apart, found(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 REMAT = ("none", "block", "dispatch")
