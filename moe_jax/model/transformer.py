@@ -1,4 +1,4 @@
-"""The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth (few and wide ones on one CPU are not).
+"""The decoder: pre-norm blocks, scanned, so that compile time does not grow with depth.
 
 B  sequences of the batch    d  d_model
 S  positions                 V  vocabulary
@@ -21,8 +21,8 @@ from moe_jax.model.precision import accumulation_dtype
 from moe_jax.model.remat import rematerialised
 from moe_jax.model.sharding import AXES, Layout
 
-# On one CPU: a scan copies each layer's parameters out of the stack, and their gradients into it. Where layers are narrow
-# that takes less time than the longer program's compilation.
+# On one CPU few and wide layers are not scanned: a scan copies each layer's parameters out of the stack, and their
+# gradients into it. With narrow layers that takes less time than to compile the longer program.
 UNROLLED_LAYERS, UNROLLED_D_MODEL = 8, 128  # at most, at least
 
 
@@ -144,8 +144,9 @@ class Transformer(nnx.Module):
 
 
 def unrolled(config: Config, layout: Layout) -> bool:
-    """Whether the program has each layer by itself, not one that is scanned. What is recomputed stays scanned: XLA would
-    merge it with what it repeats."""
+    """Whether the program has each layer by itself, not one that is scanned.
+
+    What is recomputed stays scanned: XLA would merge it with what it repeats."""
     m = config.model
     few, wide = m.n_layers <= UNROLLED_LAYERS, m.d_model >= UNROLLED_D_MODEL
     return layout.one_cpu and few and wide and m.remat == "none"
