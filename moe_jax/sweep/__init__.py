@@ -12,6 +12,7 @@ run_record          run.json
 heartbeat           heartbeat.json
 attempt             attempts/<n>.json
 result              result.json
+evaluation_record   evaluations/<kind>-<name>.json: a store's or a task's values, made after the run
 run_state           the state of a run, from its files
 results             results.csv
 known_results       collected.json: results that need not be read again

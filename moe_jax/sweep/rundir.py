@@ -13,6 +13,7 @@ from etils import epath
 from moe_jax import files
 from moe_jax.errors import UserError, WorkFailed
 from moe_jax.sweep.attempt import Attempt
+from moe_jax.sweep.evaluation_record import EvaluationRecord
 from moe_jax.sweep.heartbeat import Heartbeat
 from moe_jax.sweep.result import Result
 from moe_jax.sweep.run_record import RunRecord
@@ -131,6 +132,20 @@ class RunDir:
     def run_record(self) -> RunRecord | None:
         """run.json, or None if there is none. Raises DamagedFile if a run did not write it."""
         return _read(self.run_record_path, RunRecord.from_json)
+
+    def write_evaluation(self, evaluation: EvaluationRecord) -> epath.Path:
+        """Writes evaluations/KIND-OF.json, in the place of an older one; its path."""
+        path = self.path / "evaluations" / f"{evaluation.kind}-{evaluation.of}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_sealed(path, evaluation.to_json())
+        return path
+
+    def evaluations(self) -> list[EvaluationRecord]:
+        """The run's evaluations, by file name. Raises DamagedFile, also if one is another run's."""
+        folder = self.path / "evaluations"
+        names = sorted(name for name in files.names_in(folder) if name.endswith(".json"))
+        found = (_read(folder / name, lambda values: EvaluationRecord.from_json(values, self.name)) for name in names)
+        return [evaluation for evaluation in found if evaluation is not None]
 
     def write_heartbeat(self, heartbeat: Heartbeat) -> None:
         files.write_json(self.path / "heartbeat.json", heartbeat.to_json())
