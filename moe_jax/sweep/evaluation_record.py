@@ -1,4 +1,4 @@
-"""What a run's checkpoint is worth on one store or task: a file of its own in the run's folder, evaluations/KIND-OF.json.
+"""What a run's checkpoint is worth on one store or task: evaluations/KIND-OF.json in the run's folder.
 
 An evaluation is made after the run, as often as one likes, and enters neither its config hash nor its result. `collect`
 gives each of its values a column: eval_loss_<store>, bits_per_byte_<store>, <task>_<metric>.
