@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from moe_jax.data.batches import HeldOut
+from moe_jax.model.sharding import EXPERT
 from moe_jax.sweep.evaluation_record import EvaluationRecord, Kind
 from moe_jax.training.put import put_windows
 from moe_jax.training.step import Trainer
@@ -19,7 +20,7 @@ def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut, dispat
 
     The last batch is filled up with windows of zeros that are not counted: groups are whole, so they touch nothing. A
     batch's losses are read after the next batch is launched: the device never waits for the host."""
-    B = trainer.config.train.batch_sequences // trainer.config.train.microbatches
+    B = sequences_at_once(trainer, dispatch)
     nats, dropped, pending = 0.0, 0.0, None
 
     def add(first: int, loss_B: jax.Array, share: jax.Array) -> None:
@@ -43,6 +44,19 @@ def evaluate(trainer: Trainer, weights: dict[str, Any], windows: HeldOut, dispat
         "bits_per_byte": nats / math.log(2) / windows.bytes,
         "eval_dropped_fraction": max(0.0, dropped / windows.sequences),
     }
+
+
+def sequences_at_once(trainer: Trainer, dispatch: str | None) -> int:
+    """Sequences of an evaluation's batch: a microbatch of training, for which memory suffices.
+
+    Dropless has room for all tokens of the devices along `expert` on each of them, so there a batch is as much smaller,
+    down to one routing group a device."""
+    config = trainer.config
+    microbatch = config.train.batch_sequences // config.train.microbatches
+    if dispatch != "dropless":
+        return microbatch
+    least = trainer.layout.batch_parts * config.moe.group_sequences
+    return -(-microbatch // trainer.layout.size(EXPERT) // least) * least
 
 
 def _batch(trainer: Trainer, windows: HeldOut, first: int, B: int) -> jax.Array:
