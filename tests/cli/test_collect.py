@@ -216,7 +216,7 @@ def test_csv_reads_back_as_it_was(tmp_path):
     path = work.path / "results.csv"
     path.write_bytes(results.to_csv(gathered))
     assert results.read_csv(path) == gathered
-    whole = path.read_text(newline="")
+    whole = path.read_text()
     gathered[1] |= {"eval_loss_code": 2.5, "bits_per_byte_code": 1 / 3, "arc_easy_accuracy": 0.25}
     path.write_bytes(results.to_csv(gathered))
     assert results.read_csv(path) == gathered and path.read_text() != whole
