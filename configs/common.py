@@ -101,8 +101,11 @@ def get_config(arg=None):
         rolling_interval=128,  # number of norms in that mean, at least 8
     )
     config.eval = config_dict.create(
-        sequences=512,  # held-out windows, in store order
+        sequences=512,  # held-out windows, drawn evenly over the held-out part
         every_steps=placeholder(int),  # None: at the end only
+        # slots | dropless | dense. None: dropless where tokens choose their experts, moe.dispatch elsewhere.
+        dispatch=placeholder(str),
+        stores=(),  # also evaluate on these at the end: NAME=FOLDER, several with commas; the vocabulary is the store's
     )
     config.checkpoint = config_dict.create(
         every_steps=placeholder(int),

@@ -66,7 +66,7 @@ _ARGUMENTS = {
 _WRITES = {
     "status": (), "collect": ("results.csv",), "submit": (), "plan": ("plan.json",), "fit": ("refit.json",),
     "optimum": ("optimum.csv",), "predict": ("prediction.csv",),
-    "evaluate": ("trained/runs/*/evaluation.json",), "report": ("report.html",),
+    "evaluate": ("trained/runs/*/evaluations/store-store.json",), "report": ("report.html",),
 }  # fmt: skip
 # The time of day, and what follows from it, differs between two runs of a verb on the same files.
 _MOVING = re.compile(

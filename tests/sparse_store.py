@@ -17,11 +17,11 @@ from moe_jax.data.store import CHUNK_TOKENS, SHARD_TOKENS, Store
 from moe_jax.data.vocabularies import ByteVocabulary
 
 
-def sparse_store(path: Path, tokens: int) -> None:
-    """Writes a store of so many tokens in little space: every token of shard k is k mod 256 + 3."""
+def sparse_store(path: Path, tokens: int, heldout: int = CHUNK_TOKENS) -> None:
+    """Writes a store of so many tokens in little space: every number of shard k is k mod 256 + 3."""
     shard_chunks = SHARD_TOKENS // CHUNK_TOKENS
     index_bytes = shard_chunks * 16 + 4  # offset and length of each chunk, and a checksum
-    counts = {"train": tokens, "heldout": CHUNK_TOKENS}
+    counts = {"train": tokens, "heldout": heldout}
     vocabulary = ByteVocabulary()
     for array, split in store_lib.ARRAYS.items():
         n, dtype = counts[split], store_lib.array_dtype(array, vocabulary.size)

@@ -60,7 +60,8 @@ def result_of(run: PlannedRun, **changed: Any) -> Result:
     values = {
         "name": run.name, "status": Status.DONE, "steps": run.config.steps, "eval_loss": loss,
         "bits_per_byte": loss / math.log(2), "train_loss": loss - 0.01, "tokens": run.counts.tokens,
-        "own_tokens": run.counts.tokens, "dropped_fraction": 0.02, "wall_seconds": 12.5, "attempts": 1,
+        "own_tokens": run.counts.tokens, "dropped_fraction": 0.02, "eval_loss_capacity": loss + 0.001,
+        "eval_dropped_fraction": 0.015, "wall_seconds": 12.5, "attempts": 1,
         "times": {"train": 9.0, "eval": 1.0, "checkpoint": 0.5, "compile": 2.0, "data": 0.1},
         "config_hash": run.config_hash, "tokens_per_second": 20_000.0, "max_over_mean_load": 1.3,
         "git_commit": "0" * 40, "device": "cpu", "n_devices": 1,
@@ -69,7 +70,9 @@ def result_of(run: PlannedRun, **changed: Any) -> Result:
 
 
 def diverged_result_of(run: PlannedRun, step: int) -> Result:
-    nothing = dict.fromkeys(["eval_loss", "bits_per_byte", "train_loss", "dropped_fraction"])
+    nothing = dict.fromkeys(
+        ["eval_loss", "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction", "eval_dropped_fraction"]
+    )
     tokens = step * run.config.batch_tokens
     return result_of(
         run, status=Status.DIVERGED, steps=step, tokens=tokens, own_tokens=tokens, diverged_step=step, **nothing

@@ -5,6 +5,7 @@ Imports `errors`, `text` and `flops` only; all other packages but laws may impor
     enters       what a field decides: the result, the trunk, the pack, the compiled step
     checks       the sentences that refuse a bad value
     schema, moe  Config and its groups, as frozen dataclasses
+    held_out_stores  eval.stores: NAME=FOLDER
     fields       a nested dict -> Config, and back
     counts       parameters and FLOPs of a config's model
     identity     config hash, trunk, pack and compiled step, from what the fields enter

@@ -117,6 +117,14 @@ def _group(cls: type, values: Any, prefix: str) -> Any:
     return _known_groups[key]
 
 
+def _texts(value: Any, field: str) -> tuple[str, ...]:
+    """A list of texts; one text has commas between them."""
+    texts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) for text in texts):
+        refuse(field, value, "must be texts: ('a', 'b') or a,b")
+    return tuple(text for text in texts if text)
+
+
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 
 
@@ -128,6 +136,8 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
         return None
     option = next(o for o in options if o is not type(None))
     if typing.get_origin(option) is tuple:
+        if typing.get_args(option) == (str, ...):
+            return _texts(value, field)
         length = len(typing.get_args(option))
         if not isinstance(value, (tuple, list)) or len(value) != length:
             refuse(field, value, f"must be {length} numbers")

@@ -6,6 +6,7 @@ import re
 from moe_jax.config.checks import is_whole, not_negative, one_of, positive, refuse, tidy
 from moe_jax.config.enters import CONSTANT, enters
 
+DISPATCHES = ("slots", "dropless", "dense")  # how tokens reach their experts
 _USERS_ROUTER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -39,7 +40,7 @@ class MoeConfig:
         not_negative(
             "moe", self, "load_balance_loss_weight", "router_z_loss_weight", "bias_update_rate", "shared_experts"
         )
-        one_of("moe.dispatch", self.dispatch, "slots", "dropless", "dense")
+        one_of("moe.dispatch", self.dispatch, *DISPATCHES)
         self._check_router()
 
     def _check_router(self) -> None:

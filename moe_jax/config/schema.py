@@ -11,9 +11,10 @@ VALUE, of the result; PROGRAM, of the compiled step; HOW, of neither.
 import dataclasses
 import math
 
+from moe_jax.config import held_out_stores
 from moe_jax.config.checks import is_whole, not_negative, one_of, positive, refuse
 from moe_jax.config.enters import CONSTANT, HOW, PACK, PROGRAM, RESULT, TRUNK, VALUE, enters
-from moe_jax.config.moe import MoeConfig
+from moe_jax.config.moe import DISPATCHES, MoeConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +178,17 @@ class SkipStepConfig:
 class EvalConfig:
     """The evaluation on held-out windows."""
 
-    sequences: int = enters(VALUE)  # held-out windows, in store order
+    sequences: int = enters(VALUE)  # held-out windows, drawn evenly over the held-out part
     every_steps: int | None = enters(VALUE)  # None: at the end only
+    # How tokens reach their experts in evaluations. None: what drops nothing, see `Config._evaluation_dispatch`.
+    dispatch: str | None = enters(VALUE)
+    stores: tuple[str, ...] = enters(HOW)  # NAME=FOLDER: other held-out parts, evaluated on at the end
 
     def __post_init__(self):
         positive("eval", self, "sequences", "every_steps")
+        if self.dispatch is not None:
+            one_of("eval.dispatch", self.dispatch, *DISPATCHES)
+        held_out_stores.check(self.stores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,12 +271,33 @@ class Config:
             )  # fmt: skip
         self._check_schedule()
         if self.moe is None:
+            self._set_evaluation_dispatch(None)
             return
         moe = self.moe.completed(self.model.d_ff)
         object.__setattr__(self, "moe", moe)
         if self.mesh.expert > 0 and moe.n_experts % self.mesh.expert:
             refuse("mesh.expert", self.mesh.expert, f"must divide the {moe.n_experts} experts")
+        self._set_evaluation_dispatch(self._evaluation_dispatch(moe))
         self._check_groups(moe)
+
+    def _evaluation_dispatch(self, moe: MoeConfig) -> str | None:
+        """eval.dispatch as it is meant: where tokens choose, an evaluation drops nothing unless it is told to.
+
+        Expert choice, the oracle `dense` and what is batch-prioritised stay as they are. A router of the user's own
+        leaves it open, None: whether it fills slots itself is known where it is imported (model/routers)."""
+        asked = self.eval.dispatch
+        if moe.router == "expert_choice" or moe.batch_prioritised:
+            if asked == "dropless":
+                why = "batch_prioritised decides what is dropped" if moe.batch_prioritised else "it fills every slot"
+                refuse("eval.dispatch", asked, f"router {moe.router} has no dropless evaluation: {why}; use None")
+            return moe.dispatch if asked is None else asked
+        if asked is not None or moe.dispatch in ("dense", "dropless"):
+            return asked or moe.dispatch
+        return "dropless" if moe.router_module is None else None
+
+    def _set_evaluation_dispatch(self, dispatch: str | None) -> None:
+        if self.eval.dispatch != dispatch:
+            object.__setattr__(self, "eval", dataclasses.replace(self.eval, dispatch=dispatch))
 
     def _check_schedule(self) -> None:
         """The warm-up ends before the rate falls, and before the run does."""
@@ -310,10 +338,9 @@ class Config:
                     f"an expert takes group · K / E = {group} · {moe.active_rate:g} / {moe.expansion_rate:g} = "
                     f"{taken:g} sequences at a position, which must be a whole number of at least 1",
                 )  # fmt: skip
-        elif (
-            moe.dispatch != "dropless"
-            and moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts
-        ):
+        elif {moe.dispatch, self.eval.dispatch} != {
+            "dropless"
+        } and moe.capacity_factor * group * self.data.sequence_length * moe.top_k < moe.n_experts:
             refuse(
                 "moe.capacity_factor", moe.capacity_factor,
                 f"gives {group * self.data.sequence_length} tokens · top_k {moe.top_k} / {moe.n_experts} experts "

@@ -10,7 +10,6 @@ So the state of the data is the step: resuming needs no replay, and each host re
 """
 
 import functools
-import itertools
 from typing import Literal
 
 import numpy as np
@@ -19,8 +18,8 @@ from moe_jax.data.permutation import permute
 from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 
-# Held-out tokens whose bytes are counted at once.
-STRETCH_TOKENS = 2**20
+# The seed of the order in which held-out windows are drawn: the same for every run, whatever its own seed.
+HELD_OUT_SEED = 0
 # Small batches are read several steps at once, up to this many windows: a read of few windows is mostly overhead.
 WINDOWS_AT_ONCE = 256
 
@@ -84,9 +83,10 @@ class Batches:
 
 
 class HeldOut:
-    """The evaluation set: the first `sequences` packed windows of the held-out split, in store order.
+    """The evaluation set: `sequences` packed windows, drawn evenly over the held-out split.
 
-    Raises UserError if the split holds fewer."""
+    They are the first of a fixed order, a keyed permutation: every run on a store has the same, and fewer of them are
+    a part of more. Raises UserError if the split holds fewer."""
 
     def __init__(self, store: Store, sequence_length: int, sequences: int):
         held = _n_windows(store, "heldout", sequence_length)
@@ -99,19 +99,22 @@ class HeldOut:
         self.store = store
         self.sequence_length = sequence_length
         self.sequences = sequences
+        self._held = held
         self.tokens = sequences * sequence_length  # targets
 
     def batch(self, rows: Rows = slice(None)) -> np.ndarray:
         """The given windows (all by default): int32 [R, L + 1]. Raises UserError if the store is damaged."""
-        starts = np.arange(self.sequences, dtype=np.int64)[rows] * self.sequence_length
-        return self.store.windows("heldout", starts, self.sequence_length + 1)
+        return self.store.windows("heldout", self._starts(rows), self.sequence_length + 1)
+
+    def _starts(self, rows: Rows = slice(None)) -> np.ndarray:
+        """The first token of each window, int64 [R]."""
+        drawn = np.arange(self.sequences, dtype=np.int64)[rows]
+        return permute(drawn, self._held, HELD_OUT_SEED, epoch=0) * self.sequence_length
 
     @functools.cached_property
     def bytes(self) -> int:
         """Bytes of source text, in UTF-8, that the targets of all windows stand for. Raises UserError for none."""
-        # The windows are packed, so their targets are tokens 1..self.tokens of the split.
-        cuts = [*range(1, self.tokens + 1, STRETCH_TOKENS), self.tokens + 1]
-        n_bytes = sum(self.store.held_out_bytes(first, last) for first, last in itertools.pairwise(cuts))
+        n_bytes = self.store.held_out_bytes(self._starts() + 1, self.sequence_length)  # without each first token
         if not n_bytes:
             raise UserError(f"the held-out windows of {self.store.path} hold no text, so there are no bits per byte")
         return n_bytes

@@ -34,6 +34,8 @@ UNFINISHED_NAME = "_prepare"  # the folder where `prepare` keeps what it has don
 
 # For shard indices (64 KiB each) and chunks: enough for all indices of 3e10 tokens.
 _CACHE_BYTES = 2**27
+_READS_AT_ONCE = 1024
+_STRETCH_TOKENS = 2**20  # about the most that one read of held-out bytes takes
 
 
 class MissingStore(UserError):
@@ -99,20 +101,38 @@ class Store:
         except ValueError as e:
             raise self._damaged(f"shard {k} of {array} cannot be read: {_first_line(e)}") from e
 
-    def held_out_bytes(self, first: int, last: int) -> int:
-        """Bytes of source text, in UTF-8, that the held-out tokens [first, last) stand for.
+    def held_out_bytes(self, starts: np.ndarray, length: int) -> int:
+        """Bytes of source text, in UTF-8, that the held-out tokens [start, start + length) stand for, summed over
+        `starts` [n]. Windows that lie close to each other are read together.
 
         Raises UserError if the store is damaged."""
+        starts = np.sort(np.asarray(starts, np.int64))
+        stretches = [s for s in np.split(starts, _cuts(starts, length)) if s.size]
+        array, total = self._arrays[HELDOUT_BYTES], 0
         try:
-            return int(self._arrays[HELDOUT_BYTES][first:last].read().result().sum(dtype=np.int64))
+            for i in range(0, len(stretches), _READS_AT_ONCE):
+                some = stretches[i : i + _READS_AT_ONCE]
+                reads = [array[s[0] : s[-1] + length].read() for s in some]
+                for s, read in zip(some, reads, strict=True):
+                    before = np.concatenate([[0], np.cumsum(read.result(), dtype=np.int64)])  # bytes before each token
+                    total += int((before[s - s[0] + length] - before[s - s[0]]).sum())
         except ValueError as e:
             raise self._damaged(f"its {HELDOUT_BYTES} cannot be read: {_first_line(e)}") from e
+        return total
 
     def _damaged(self, how: str) -> UserError:
         if self.copy_of is None:
             return _damaged(self.path, how)
         (epath.Path(self.path) / INFO_NAME).unlink(missing_ok=True)  # no longer a finished store
         return WorkFailed(f"{self.path}, the copy of {self.copy_of}, is damaged ({how}); start again: it is made anew")
+
+
+def _cuts(starts: np.ndarray, length: int) -> np.ndarray:
+    """Where sorted windows fall apart into stretches that are each read at once: at gaps of more than a chunk, and
+    where a stretch would be long."""
+    far = np.diff(starts) > length + CHUNK_TOKENS
+    long = np.diff((starts - starts[:1]) // _STRETCH_TOKENS) > 0
+    return np.flatnonzero(far | long) + 1
 
 
 def open_store(path: str) -> Store:

@@ -1,66 +1,62 @@
-"""The loss of a run's newest checkpoint on the held-out part of a token store: evaluation.json."""
+"""The loss of a run's newest checkpoint on the held-out part of a token store."""
 
 import dataclasses
-from typing import Any
+import re
 
 from etils import epath
 
-from moe_jax import files, provenance
+from moe_jax.config import held_out_stores
 from moe_jax.data import windows
-from moe_jax.data.store import open_store
+from moe_jax.data.batches import HeldOut
+from moe_jax.data.store import Store, open_store
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
+from moe_jax.model.routers import registry
+from moe_jax.sweep.evaluation_record import EvaluationRecord, check_name
+from moe_jax.sweep.run_record import RunRecord
 from moe_jax.training import held_out
 
-NAME = "evaluation.json"
 
+def evaluate_run(
+    run_folder: str, store_path: str | None = None, sequences: int | None = None, name: str | None = None
+) -> EvaluationRecord:
+    """The losses on a store (default: the run's own) over `sequences` held-out windows (default: the config's), with
+    eval.dispatch. `name`: of the store (default: made of its folder's name).
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Losses of one checkpoint on one store."""
-
-    name: str  # of the run
-    step: int  # of the checkpoint
-    tokens: int  # that it was trained on
-    store: dict[str, str]  # path and sha256
-    sequences: int  # held-out windows
-    eval_loss: float  # nats per token
-    bits_per_byte: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of evaluation.json."""
-        return dataclasses.asdict(self) | provenance.devices()
-
-
-def evaluate_run(run_folder: str, store_path: str | None = None, sequences: int | None = None) -> Evaluation:
-    """The losses on a store (default: the run's own) over `sequences` held-out windows (default: the config's).
-
-    Raises UserError where the folder is no run's, the store has another vocabulary, or its held-out part is too
-    short."""
+    Raises UserError where the folder is no run's, the store has another vocabulary, its held-out part is too short, or
+    the name cannot be part of a column."""
     run = loading.run_of(run_folder)
+    of = _name(store_path or run.store.path, name)
     store = open_store(store_path or run.store.path)
-    if store.info.vocabulary != run.store.vocabulary:
-        raise UserError(f"--store={store.path}: has another vocabulary than the store that the run was trained on")
     if store_path is None and store.info.sha256 != run.store.sha256:
         raise UserError(f"{store.path}: is another store than the one the run was trained on; name it with --store")
-    config = run.config
-    if sequences is not None:
-        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, sequences=sequences))
-    evaluated = windows.held_out(config, store)
+    evaluated, dispatch = _windows(run, store, sequences), registry.evaluation_dispatch(run.config)
     restored = loading.restore(run_folder)
-    values = held_out.evaluate(restored.trainer, restored.state.weights, evaluated)
-    return Evaluation(
-        name=run.name,
-        step=restored.step,
-        tokens=restored.step * config.batch_tokens,
-        store={"path": store.path, "sha256": store.info.sha256},
-        sequences=evaluated.sequences,
-        **values,
+    return held_out.store_record(
+        restored.trainer, restored.state.weights, evaluated, dispatch, run=run.name, of=of, step=restored.step
     )
 
 
-def write(run_folder: str, evaluation: Evaluation) -> epath.Path:
-    """Writes the run's evaluation.json; gives its path."""
-    path = epath.Path(run_folder) / NAME
-    files.write_sealed(path, evaluation.to_json())
-    return path
+def _windows(run: RunRecord, store: Store, sequences: int | None) -> HeldOut:
+    """So many held-out windows; as training has of eval.stores, where no number is given."""
+    config = run.config
+    if sequences is None:
+        return windows.of_other_store(config, run.store.vocabulary, store)
+    windows.check_vocabulary(run.store.vocabulary, store)
+    return windows.held_out(
+        dataclasses.replace(config, eval=dataclasses.replace(config.eval, sequences=sequences)), store
+    )
+
+
+def _name(store_path: str, given: str | None) -> str:
+    """The store's name in columns. Raises UserError where there is none."""
+    folder = epath.Path(store_path).name
+    name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")[:64] if given is None else given
+    if name in held_out_stores.TAKEN:
+        raise UserError(f"--name={name}: eval_loss_{name} is another column; choose another name")
+    if given is None and not name:
+        raise UserError(f"--store={store_path}: its folder gives no name for columns; give one with --name")
+    try:
+        return check_name(name)
+    except UserError as e:
+        raise UserError(f"--name={e}") from e

@@ -13,7 +13,7 @@ from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import EmbeddedFigure
 from moe_jax.report.reading import SweepData
 from moe_jax.report.render import render
-from moe_jax.report.sections import granularity, law, losses, predictions, runs, summary
+from moe_jax.report.sections import domains, granularity, law, losses, predictions, runs, summary
 
 
 def drawings(data: SweepData) -> dict[str, Drawing]:
@@ -72,6 +72,7 @@ def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
         setup=runs.setup(data.manifest, data.rows, data.first_run),
         runs=runs.runs(data.manifest, data.snapshot, data.rows, data.left_out),
         losses=losses.losses(data.rows, data.grid) if data.grid else None,
+        domains=domains.domains(data.rows),
         granularity=granularity.granularity(data.rows, data.grid) if data.grid else None,
         law=law.law(data.law) if data.law is not None else None,
         law_error=data.law_error,
@@ -89,6 +90,7 @@ def _sections(data: SweepData) -> dict[str, str]:
         "runs": "Runs",
         "curves": "Loss curves",
         "losses": "Losses",
+        "domains": "Losses on other stores",
         "axes": "Loss against N, D and G",
         "granularity": "Granularity",
         "law": "Fitted law",
@@ -99,6 +101,8 @@ def _sections(data: SweepData) -> dict[str, str]:
         absent |= {"curves"}
     if not data.grid:
         absent |= {"losses", "axes", "granularity"}
+    if domains.domains(data.rows) is None:
+        absent |= {"domains"}
     if not data.predictions and data.predictions_error is None:
         absent |= {"predictions"}
     return {anchor: title for anchor, title in titles.items() if anchor not in absent}

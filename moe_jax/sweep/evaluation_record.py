@@ -6,13 +6,11 @@ gives each of its values a column: eval_loss_<store>, bits_per_byte_<store>, <ta
 
 import dataclasses
 import enum
-import re
 from typing import Any
 
 from moe_jax import records
+from moe_jax.config.held_out_stores import COLUMN_PART
 from moe_jax.errors import UserError
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 class Kind(enum.StrEnum):
@@ -57,6 +55,6 @@ class EvaluationRecord:
 
 def check_name(name: str) -> str:
     """The name of a store, a task or a metric. Raises UserError where it could not be a part of a column."""
-    if not _NAME.fullmatch(name):
+    if not COLUMN_PART.fullmatch(name):
         raise UserError(f"{name!r:.80}: must be a name of lower-case letters, digits and _, at most 64 of them")
     return name

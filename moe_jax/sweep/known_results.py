@@ -1,9 +1,9 @@
 """collected.json: what `collect` has read of every finished run, so that the next reader opens only what has changed.
 
-An entry holds while result.json and run.json are the files that were read: of the same size, inode and times of change,
-to the nanosecond. Everything else is read again: what was replaced, edited or torn since, what nobody has read yet, and
-all runs where collected.json is missing or damaged. On an object store nothing is kept, since to ask whether an object
-has changed takes as long as to read it.
+An entry holds while result.json, run.json and evaluations/*.json are the files that were read: of the same size, inode
+and times of change, to the nanosecond. Everything else is read again: what was replaced, edited or torn since, what
+nobody has read yet, and all runs where collected.json is missing or damaged. On an object store nothing is kept, since
+to ask whether an object has changed takes as long as to read it.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from etils import epath
 from moe_jax import files
 from moe_jax.errors import UserError
 from moe_jax.sweep import results
+from moe_jax.sweep.evaluation_record import EvaluationRecord
 from moe_jax.sweep.manifest import PlannedRun
 from moe_jax.sweep.result import Result
 from moe_jax.sweep.results import Finished
@@ -39,24 +40,31 @@ class KnownResults:
     def result(self, folder: RunDir) -> Result | None:
         """As RunDir.result."""
         entry = self._before.get(folder.name)
-        if entry is not None and _seen(folder.result_path) == entry.get("result.json"):
-            with contextlib.suppress(UserError, KeyError, TypeError):
+        with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
+            if entry is not None and _seen(folder.result_path) == entry["files"]["result.json"]:
                 return self._result(folder.name)
         return folder.result()
 
     def finished(self, run: PlannedRun, folder: RunDir) -> Finished | None:
         """As results.finished_run; what it finds is what `write` writes."""
         seen = {path.name: _seen(path) for path in (folder.result_path, folder.run_record_path)}
+        seen |= {f"{path.parent.name}/{path.name}": _seen(path) for path in folder.evaluation_paths()}
         entry = self._before.get(run.name)
-        if entry is not None and None not in seen.values() and seen.items() <= entry.items():
+        if entry is not None and None not in seen.values() and seen == entry.get("files"):
             with contextlib.suppress(UserError, KeyError, TypeError):
-                known = Finished(self._result(run.name), entry["store_sha256"])
+                evaluations = [EvaluationRecord.from_json(values, run.name) for values in entry["evaluations"]]
+                known = Finished(self._result(run.name), entry["store_sha256"], evaluations)
                 if results.is_as_planned(known.result, run):
                     self._now[run.name] = entry
                     return known
         found = results.finished_run(run, folder)
         if found is not None and all(map(_is_settled, seen.values())):
-            self._now[run.name] = seen | {"result": found.result.to_json(), "store_sha256": found.store_sha256}
+            self._now[run.name] = {
+                "files": seen,
+                "result": found.result.to_json(),
+                "store_sha256": found.store_sha256,
+                "evaluations": [evaluation.to_json() for evaluation in found.evaluations],
+            }
         return found
 
     def _result(self, name: str) -> Result:

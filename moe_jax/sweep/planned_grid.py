@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moe_jax.config.config_file import ConfigFile
 from moe_jax.config.grid import Run
@@ -38,6 +38,11 @@ class PlannedGrid:
         return None if self.store is None else self.store.info.sha256
 
     @functools.cached_property
+    def _opened(self) -> Callable[[str], Store]:
+        """open_store, once for each store of eval.stores."""
+        return functools.cache(open_store)
+
+    @functools.cached_property
     def saving(self) -> Saving:
         """What the runs' trunks save."""
         return saving(self.runs)
@@ -55,6 +60,7 @@ class PlannedGrid:
         if self.store is not None:
             windows.training_batches(run.config, self.store)
             windows.held_out(run.config, self.store)
+            windows.other_held_out(run.config, self.store, self._opened)
 
     def refusal(self, run: PlannedRun) -> str | None:
         """Why `sweep` would refuse to start the run on this store; None where it would start it."""

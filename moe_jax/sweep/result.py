@@ -17,7 +17,7 @@ class Status(enum.StrEnum):
 
 # What a run must have measured for its result to mean anything.
 _REQUIRED = {
-    Status.DONE: ("eval_loss", "bits_per_byte", "dropped_fraction", "wall_seconds"),
+    Status.DONE: ("eval_loss", "bits_per_byte", "dropped_fraction", "eval_dropped_fraction", "wall_seconds"),
     Status.DIVERGED: ("diverged_step",),
 }
 _OF_DIVERGED = ("diverged_step", "last_good_checkpoint")  # only these have them
@@ -30,13 +30,15 @@ class Result:
     name: str
     status: Status
     steps: int  # updates whose loss is finite
-    eval_loss: float | None = None  # on the held-out windows
+    eval_loss: float | None = None  # on the held-out windows, with eval.dispatch: as a rule without dropping
+    eval_loss_capacity: float | None = None  # with the dispatch and capacity of training; None where that is the same
     bits_per_byte: float | None = None  # of the same windows
     train_loss: float | None = None  # mean over the last train.loss_average_steps steps
     tokens: int  # on the whole path, the trunk's included
     own_tokens: int | None = None  # that the run trained itself
     trunk: str | None = None  # name of the trunk that it began from
     dropped_fraction: float | None = None  # of the (token, expert) assignments; mean over the same steps as train_loss
+    eval_dropped_fraction: float | None = None  # of the held-out windows, with the dispatch and capacity of training
     skipped_steps: int | None = None  # updates that config.skip_step skipped
     max_over_mean_load: float | None = None  # of the experts, at the newest logged step
     config_hash: str
@@ -67,8 +69,9 @@ class Result:
         for field in _REQUIRED[result.status]:
             if getattr(result, field) is None:
                 raise UserError(f"{field} is None")
-        if result.dropped_fraction is not None and result.dropped_fraction > 1:
-            raise UserError(f"dropped_fraction is {result.dropped_fraction!r}")
+        for field in ("dropped_fraction", "eval_dropped_fraction"):
+            if (share := getattr(result, field)) is not None and share > 1:
+                raise UserError(f"{field} is {share!r}")
         return result
 
 

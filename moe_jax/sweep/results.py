@@ -1,11 +1,14 @@
-"""results.csv: a row for every run, of what was planned (the manifest), on which data (run.json), and its result.
+"""results.csv: a row for every run, of what was planned (the manifest), on which data (run.json), its result, and its
+evaluations.
 
-Laws choose among the columns. A value that a run does not have is empty in the file and None in a row.
+Laws choose among the columns: COLUMNS, then those of the evaluations that the runs have, sorted. A value that a run
+does not have is empty in the file and None in a row.
 """
 
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +16,7 @@ from etils import epath
 
 from moe_jax import files
 from moe_jax.files import DamagedFile
+from moe_jax.sweep.evaluation_record import EvaluationRecord
 from moe_jax.sweep.manifest import PlannedRun
 from moe_jax.sweep.result import Result, Status
 from moe_jax.sweep.rundir import RunDir
@@ -21,18 +25,21 @@ COLUMNS = (
     "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "expansion_rate",
     "granularity", "active_rate", "sparsity", "n_experts", "top_k", "router", "dispatch", "schedule", "d_model",
     "n_layers", "batch_tokens", "sequence_length", "vocab_size", "compute_dtype", "store_sha256",
-    "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss", "bits_per_byte", "train_loss",
-    "dropped_fraction", "seed", "learning_rate", "trunk", "own_tokens", "attempts", "config_hash", "git_commit",
-    "device", "wall_seconds", "mfu",
+    "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss", "eval_loss_capacity", "bits_per_byte",
+    "train_loss", "dropped_fraction", "eval_dropped_fraction", "seed", "learning_rate", "trunk", "own_tokens",
+    "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
 )  # fmt: skip
 
 # A fit over runs that differ in one of these compares unlike things, so `collect` asks before it mixes them.
 UNMIXED = ("store_sha256", "dispatch", "schedule", "batch_tokens")
 
+COLUMN_NAME = re.compile(r"[a-z0-9_]+")  # of an evaluation
+
 # The columns that are the result's fields of the same name.
 _FROM_RESULT = (
-    "name", "status", "tokens", "eval_loss", "bits_per_byte", "train_loss", "dropped_fraction", "trunk", "own_tokens",
-    "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
+    "name", "status", "tokens", "eval_loss", "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction",
+    "eval_dropped_fraction", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "wall_seconds",
+    "mfu",
 )  # fmt: skip
 _TEXTS = {
     "name", "status", "router", "dispatch", "schedule", "compute_dtype", "store_sha256", "trunk", "config_hash",
@@ -48,6 +55,16 @@ class Finished:
 
     result: Result
     store_sha256: str  # of the data that it learned from
+    evaluations: Sequence[EvaluationRecord] = ()
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The columns of the evaluations of its last checkpoint; those of an earlier one are of another model."""
+        found = {}
+        for evaluation in self.evaluations:
+            if evaluation.step == self.result.steps:
+                found |= evaluation.columns()
+        return found
 
 
 def row_of_run(run: PlannedRun, folder: RunDir) -> Row | None:
@@ -71,7 +88,14 @@ def finished_run(run: PlannedRun, folder: RunDir) -> Finished | None:
     started = folder.run_record()
     if started is None:
         raise DamagedFile(f"{folder.run_record_path}: is missing, so the run's token store is not known")
-    return Finished(result, started.store.sha256)
+    evaluations = folder.evaluations()
+    for evaluation in evaluations:
+        if taken := sorted(evaluation.columns().keys() & set(COLUMNS)):
+            raise DamagedFile(
+                f"{folder.path}: its evaluation {evaluation.kind}-{evaluation.of} would be the column {taken[0]}, "
+                "which is another; remove its file, and choose another name"
+            )
+    return Finished(result, started.store.sha256, evaluations)
 
 
 def is_as_planned(result: Result, run: PlannedRun) -> bool:
@@ -89,7 +113,7 @@ def row_of(run: PlannedRun, finished: Finished) -> Row:
     # FLOPs are linear in tokens; a diverged run did not train on all planned tokens.
     done = result.tokens / run.counts.tokens
     values |= {c: getattr(run.counts, c) * done for c in ("flops_krajewski2024", "flops_abnar2025", "train_flops")}
-    return {column: values[column] for column in COLUMNS}
+    return {column: values[column] for column in COLUMNS} | finished.measured
 
 
 def matches(row: Row, run: PlannedRun) -> bool:
@@ -133,10 +157,15 @@ def mixed(rows: Sequence[Row]) -> dict[str, dict[Any, int]]:
     return found
 
 
+def evaluated_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of the rows' evaluations, sorted."""
+    return sorted({column for row in rows for column in row} - set(COLUMNS))
+
+
 def to_csv(rows: Sequence[Row]) -> bytes:
     """The bytes of results.csv. Floats read back as the same bits."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, (*COLUMNS, *evaluated_columns(rows)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().encode()
@@ -145,12 +174,21 @@ def to_csv(rows: Sequence[Row]) -> bytes:
 def read_csv(path: epath.Path) -> list[Row]:
     """The rows of a results.csv. Raises FileNotFoundError, or DamagedFile if `to_csv` did not write it."""
     try:
-        reader = csv.DictReader(io.StringIO(files.read_file(path).decode(), newline=""), strict=True)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        reader = csv.reader(io.StringIO(files.read_file(path).decode(), newline=""), strict=True)
+        columns = tuple(next(reader, ()))
+        more = columns[len(COLUMNS) :]
+        named = all(map(COLUMN_NAME.fullmatch, more)) and list(more) == sorted({*more} - {*COLUMNS})
+        if columns[: len(COLUMNS)] != COLUMNS or not named:
             raise ValueError("other columns than results.csv has")
-        return [{column: _value(column, text) for column, text in r.items()} for r in reader]
+        return [_row(columns, fields) for fields in reader]
     except (ValueError, TypeError, csv.Error) as e:
         raise DamagedFile(f"{path}: is damaged ({e})") from e
+
+
+def _row(columns: Sequence[str], fields: Sequence[str]) -> Row:
+    """A row, without the evaluations that its run does not have."""
+    values = {column: _value(column, text) for column, text in zip(columns, fields, strict=True)}
+    return {column: value for column, value in values.items() if value is not None or column in COLUMNS}
 
 
 def _value(column: str, text: str) -> Any:

@@ -140,11 +140,19 @@ class RunDir:
         files.write_sealed(path, evaluation.to_json())
         return path
 
+    def evaluation_paths(self) -> list[epath.Path]:
+        """The files of the run's evaluations, by name. Raises UnreadableFile for the folder."""
+        folder = self.path / "evaluations"
+        try:
+            names = files.names_in(folder)
+        except OSError as e:
+            raise files.UnreadableFile(f"{folder}: cannot be read ({e.strerror})") from e
+        return [folder / name for name in sorted(names) if name.endswith(".json")]
+
     def evaluations(self) -> list[EvaluationRecord]:
         """The run's evaluations, by file name. Raises DamagedFile, also if one is another run's."""
-        folder = self.path / "evaluations"
-        names = sorted(name for name in files.names_in(folder) if name.endswith(".json"))
-        found = (_read(folder / name, lambda values: EvaluationRecord.from_json(values, self.name)) for name in names)
+        paths = self.evaluation_paths()
+        found = (_read(path, lambda values: EvaluationRecord.from_json(values, self.name)) for path in paths)
         return [evaluation for evaluation in found if evaluation is not None]
 
     def write_heartbeat(self, heartbeat: Heartbeat) -> None:

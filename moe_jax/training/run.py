@@ -21,6 +21,7 @@ from moe_jax.config import fields
 from moe_jax.config.counts import RunCounts
 from moe_jax.data import windows
 from moe_jax.data.store import Store
+from moe_jax.model.routers import registry
 from moe_jax.sweep.heartbeat import Phase
 from moe_jax.sweep.manifest import StoreIdentity
 from moe_jax.sweep.result import Result, Status, TrunkResult
@@ -54,6 +55,8 @@ class Run:
         self._saved_step: int | None = None
         self._writes = processes.is_first()
         self._held_out = windows.held_out(self.config, store)
+        self._others_held_out = windows.other_held_out(self.config, store)
+        self._dispatch = registry.evaluation_dispatch(self.config)
         self.recorder = Recorder(
             goal.folder, steps=goal.last, batch_tokens=self.config.batch_tokens, attempt=claim.number,
             writes=self._writes, flush_seconds=options.heartbeat_seconds,
@@ -161,13 +164,34 @@ class Run:
             self._saved_step = step
 
     def evaluate(self, trainer: Trainer, state: TrainState) -> dict[str, float]:
-        """The held-out loss; its values also stand in the newest line of metrics.jsonl, that of the step before."""
+        """The held-out loss; it also stands in the newest line of metrics.jsonl, that of the step before."""
         self.recorder.enter(Phase.EVALUATING)
         with self.times.spent_on("eval"):
-            values = held_out.evaluate(trainer, state.weights, self._held_out)
-        self.recorder.log_evaluation(values)
+            values = held_out.evaluate(trainer, state.weights, self._held_out, self._dispatch)
+        self.recorder.log_evaluation({metric: values[metric] for metric in ("eval_loss", "bits_per_byte")})
         self.recorder.enter(Phase.TRAINING)
         return values
+
+    def _evaluate_with_capacity(self, trainer: Trainer, state: TrainState) -> dict[str, float]:
+        """The held-out loss and dropped share with the dispatch of training; {} where `evaluate` has that."""
+        trained = None if self.config.moe is None else self.config.moe.dispatch
+        if trained == self._dispatch:
+            return {}
+        with self.times.spent_on("eval"):
+            values = held_out.evaluate(trainer, state.weights, self._held_out, trained)
+        return {"eval_loss_capacity": values["eval_loss"], "eval_dropped_fraction": values["eval_dropped_fraction"]}
+
+    def _evaluate_others(self, trainer: Trainer, state: TrainState, step: int) -> None:
+        """The held-out losses on the stores of eval.stores, each in a file of its own."""
+        for name, others in self._others_held_out.items():
+            with self.times.spent_on("eval"):
+                record = held_out.store_record(
+                    trainer, state.weights, others, self._dispatch, run=self.name, of=name, step=step
+                )
+            if not all(map(math.isfinite, record.values.values())):
+                self.options.say(f"{self.name}: its loss on {name} is not finite, so there is no evaluation on it")
+            elif self._writes:
+                self.folder.write_evaluation(record)
 
     def stop(self, step: int) -> errors.Stopped:
         """Ends the start after `step` updates, which are saved; gives what to raise."""
@@ -192,9 +216,12 @@ class Run:
             measured["skipped_steps"] = int(state.skip_step.skipped)
         self.save(state, steps)
         evaluated = self.evaluate(trainer, state)
-        if not math.isfinite(evaluated["eval_loss"]):
+        self.recorder.enter(Phase.EVALUATING)
+        evaluated |= self._evaluate_with_capacity(trainer, state)
+        if not all(map(math.isfinite, evaluated.values())):
             self.diverge(steps, **measured)
             return
+        self._evaluate_others(trainer, state, steps)
         self._settle(Phase.DONE)
         self._end(self._result(Status.DONE, steps, **measured, **evaluated))
 

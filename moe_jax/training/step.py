@@ -5,7 +5,9 @@ explicit sharding, in init's and in the step's outputs: else the step would comp
 differ.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,16 +54,17 @@ class Trainer:
         self.config, self.layout = config, layout
         self._optimizer = optimizer.adam(config.optim)
 
-        def model(key) -> Transformer:
+        def model_of(config: Config, key) -> Transformer:
             return Transformer(config, vocab_size, layout, key, end_of_document)
 
         # The graph and the logical axes come from an abstract model: nothing is allocated here.
-        self._graph, abstract = nnx.split(nnx.eval_shape(lambda: model(jax.random.key(0))))
+        self._abstract_model = functools.cache(functools.partial(_abstract_model, config, model_of))
+        _, abstract = self._abstract_model(None)
         self._template = abstract
         self._axes = {path: _logical_axes(path, leaf) for path, leaf in nnx.to_flat_state(abstract)}
 
         def init(key) -> TrainState:
-            params, router = map(nnx.to_pure_dict, nnx.state(model(key), nnx.Param, RouterBias))
+            params, router = map(nnx.to_pure_dict, nnx.state(model_of(config, key), nnx.Param, RouterBias))
             recent = jnp.zeros((config.train.loss_average_steps, len(AVERAGED)), jnp.float32)
             return TrainState(
                 jnp.int32(0), params, self._optimizer.init(params), recent, skip_step.init(config.skip_step), router
@@ -84,6 +87,7 @@ class Trainer:
         self.evaluate_sharding = NamedSharding(layout.mesh, P(AXES, None))
         self.evaluate = jax.jit(
             self._evaluate,
+            static_argnums=0,
             in_shardings=(self.shardings.weights, self.evaluate_sharding),
             out_shardings=whole,
         )
@@ -108,11 +112,12 @@ class Trainer:
         abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
         return abstract, shardings
 
-    def model(self, weights: dict[str, Any]) -> Transformer:
-        """The model with these weights (TrainState.weights)."""
-        state = jax.tree.map(lambda v: v, self._template)
+    def model(self, weights: dict[str, Any], dispatch: str | None = None) -> Transformer:
+        """The model with these weights (TrainState.weights); with a `dispatch`, that instead of moe.dispatch."""
+        graph, abstract = self._abstract_model(dispatch)
+        state = jax.tree.map(lambda v: v, abstract)
         nnx.replace_by_pure_dict(state, weights)
-        return nnx.merge(self._graph, state)
+        return nnx.merge(graph, state)
 
     def loss(
         self, params: dict[str, Any], windows_BxS1: jax.Array, router: dict[str, Any] | None = None
@@ -171,10 +176,14 @@ class Trainer:
             metrics["skipped"] = watch.skipped
         return TrainState(state.step + 1, params, opt_state, recent_WxM, watch, router), metrics
 
-    def _evaluate(self, weights: dict[str, Any], windows_BxS1: jax.Array) -> jax.Array:
-        """loss_B, nats summed over each window's targets."""
-        loss_BxS, _ = self.model(weights).losses(windows_BxS1)
-        return loss_BxS.sum(-1)
+    def _evaluate(
+        self, dispatch: str | None, weights: dict[str, Any], windows_BxS1: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(loss_B, nats summed over each window's targets; the share of assignments that were dropped). Compiled apart
+        for each `dispatch`."""
+        loss_BxS, statistics = self.model(weights, dispatch).losses(windows_BxS1)
+        dropped = statistics["dropped_fraction"].mean() if statistics else jnp.zeros((), loss_BxS.dtype)
+        return loss_BxS.sum(-1), dropped
 
     @property
     def batch_shape(self) -> tuple[int, int, int]:
@@ -198,6 +207,15 @@ class Trainer:
             axes = self._axes[path]
             rows.append((".".join(map(str, path)), axes, leaf, self.layout.spec(*axes, shape=leaf.shape)))
         return format_table(rows, self.layout.mesh)
+
+
+def _abstract_model(
+    config: Config, model_of: Callable[[Config, jax.Array], Transformer], dispatch: str | None
+) -> tuple[Any, Any]:
+    """(graph, abstract state) of the config's model, or of the same model with another dispatch."""
+    if dispatch is not None and dispatch != config.moe.dispatch:
+        config = dataclasses.replace(config, moe=dataclasses.replace(config.moe, dispatch=dispatch))
+    return nnx.split(nnx.eval_shape(lambda: model_of(config, jax.random.key(0))))
 
 
 def _logical_axes(path: tuple[Any, ...], leaf: Any) -> tuple[str | None, ...]:

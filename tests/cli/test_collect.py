@@ -20,8 +20,8 @@ DESIGN_COLUMNS = (
     "name, status, n_total_nonemb, n_active_nonemb, n_total, n_active, tokens, expansion_rate, granularity, "
     "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, d_model, n_layers, batch_tokens, "
     "sequence_length, vocab_size, compute_dtype, store_sha256, flops_krajewski2024, flops_abnar2025, "
-    "train_flops, eval_loss, bits_per_byte, train_loss, dropped_fraction, seed, learning_rate, trunk, own_tokens, "
-    "attempts, config_hash, git_commit, device, wall_seconds, mfu"
+    "train_flops, eval_loss, eval_loss_capacity, bits_per_byte, train_loss, dropped_fraction, eval_dropped_fraction, "
+    "seed, learning_rate, trunk, own_tokens, attempts, config_hash, git_commit, device, wall_seconds, mfu"
 )
 
 
@@ -216,6 +216,20 @@ def test_csv_reads_back_as_it_was(tmp_path):
     path = work.path / "results.csv"
     path.write_bytes(results.to_csv(gathered))
     assert results.read_csv(path) == gathered
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(DamagedFile, match="other columns"):
+    whole = path.read_text()
+    gathered[1] |= {"eval_loss_code": 2.5, "bits_per_byte_code": 1 / 3, "arc_easy_accuracy": 0.25}
+    path.write_bytes(results.to_csv(gathered))
+    assert results.read_csv(path) == gathered and path.read_text() != whole
+    for text in (
+        "a,b\n1,2\n",
+        whole.replace("mfu\n", "mfu,zeta,alpha\n"),
+        whole.replace("mfu\n", "mfu,name\n"),
+        whole.replace("mfu\n", "mfu,eval loss\n"),
+        whole.replace("mfu\n", "mfu,a,a\n"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DamagedFile, match="other columns"):
+            results.read_csv(path)
+    path.write_text(whole.replace("mfu\n", "mfu,alpha\n"))  # a column more than the rows have
+    with pytest.raises(DamagedFile, match="is damaged"):
         results.read_csv(path)

@@ -223,6 +223,17 @@ def test_dropping_is_a_warning_above_ten_percent(tmp_path):
     assert "7.0% to 14.0%" in text
 
 
+def test_the_cost_of_dropping_in_evaluation_is_said_where_it_is_large(tmp_path):
+    work, planned = synthetic.make(tmp_path / "w", SMALL)
+    for run in planned:
+        loss = synthetic.planned_loss(run)
+        inflated = loss + 0.02 * (run.config.moe.granularity - 1)
+        synthetic.finish(work, run, synthetic.result_of(run, eval_loss_capacity=inflated, eval_dropped_fraction=0.125))
+    text = read_page(work).text
+    assert "In 4 runs of 8 the two losses differ by more than 0.005 nats (no seeds were run)" in text
+    assert "in training and 12.5% to 12.5% in evaluation" in text and "in evaluation with capacity" in text
+
+
 def test_exceptions_to_falling_losses_are_listed(tmp_path):
     work, planned = synthetic.make(tmp_path / "w", SMALL)
     for run in planned[:-1]:

@@ -54,6 +54,7 @@ def load(*overrides, file="configs/common.py"):
         ("train.microbatches=3", ["config.train.microbatches = 3", "must divide train.batch_sequences = 32"]),
         ("skip_step.rolling_interval=7", ["config.skip_step.rolling_interval = 7", "at least 8"]),
         ("eval.sequences=0", ["config.eval.sequences = 0", "above 0"]),
+        ("eval.dispatch=fast", ["config.eval.dispatch = 'fast'", "must be one of 'slots', 'dropless', 'dense'"]),
         ("moe=3", ["config.moe = 3", "group of fields"]),
         ("seed=None", ["config.seed = None", "whole number"]),
     ],
@@ -244,3 +245,45 @@ def test_a_schedule_that_never_reaches_its_rate_is_refused(overrides, words):
     with pytest.raises(UserError, match=words):
         load("train.tokens=65536", *overrides)
     load("train.tokens=65536", *WSD, "optim.decay_fraction=0.2")
+
+
+EXPERT_CHOICE = (
+    "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_loss_weight=0", "moe.group_sequences=8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dispatch"),
+    [
+        ((), "dropless"),
+        (("moe.dispatch=dropless",), "dropless"),
+        (("moe.dispatch=dense",), "dense"),
+        (("eval.dispatch=slots",), "slots"),
+        (("moe.dispatch=dropless", "eval.dispatch=slots"), "slots"),
+        (("moe.batch_prioritised=True",), "slots"),
+        (("moe.batch_prioritised=True", "moe.dispatch=dense"), "dense"),
+        (EXPERT_CHOICE, "slots"),
+        ((*EXPERT_CHOICE, "eval.dispatch=dense"), "dense"),
+        (("moe.router=mine:route",), None),  # shows where it is imported
+        (("moe.router=mine:route", "moe.dispatch=dropless"), "dropless"),
+        (("moe=None",), None),
+        (("moe=None", "eval.dispatch=dropless"), None),  # a grid may have dense twins
+    ],
+)
+def test_the_dispatch_of_evaluations_is_written_out(overrides, dispatch):
+    config = load(*overrides)
+    assert config.eval.dispatch == dispatch
+    again = fields.from_dict(json.loads(json.dumps(fields.to_dict(config))))
+    assert again == config
+
+
+@pytest.mark.parametrize("overrides", [EXPERT_CHOICE, ("moe.batch_prioritised=True",)])
+def test_what_drops_by_itself_has_no_dropless_evaluation(overrides):
+    with pytest.raises(UserError, match=r"config\.eval\.dispatch = 'dropless': .* has no dropless evaluation"):
+        load(*overrides, "eval.dispatch=dropless")
+
+
+def test_an_evaluation_with_slots_needs_slots():
+    with pytest.raises(UserError, match="less than one slot"):
+        load("moe.dispatch=dropless", "eval.dispatch=slots", "moe.capacity_factor=0.01")
+    load("moe.dispatch=dropless", "moe.capacity_factor=0.01")

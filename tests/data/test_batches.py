@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from moe_jax.data import store as store_lib
 from moe_jax.data.batches import WINDOWS_AT_ONCE, Batches, HeldOut
 from moe_jax.errors import UserError
 from tests.data_stores import Texts, make_store, words
@@ -100,22 +103,43 @@ def test_a_store_shorter_than_a_window_is_refused(store):
         Batches(store, store.info.tokens["train"], 1, seed=0)
 
 
-def test_the_held_out_windows_come_in_store_order_with_their_bytes(store):
+def test_all_held_out_windows_are_the_split_in_another_order(store):
     n = (store.info.tokens["heldout"] - 1) // L
-    heldout = HeldOut(store, L, n - 1)
-    windows = heldout.batch()
-    tokens = store.windows("heldout", np.array([0]), store.info.tokens["heldout"])[0]
-    np.testing.assert_array_equal(windows[:, :-1].ravel(), tokens[: (n - 1) * L])
-    np.testing.assert_array_equal(heldout.batch(slice(2, 4)), windows[2:4])
-    assert heldout.tokens == windows[:, 1:].size
-    assert heldout.bytes == (windows[:, 1:] != 1).sum() < heldout.tokens  # a byte a token, but for ends of documents
-    assert heldout.bytes > 0
+    drawn, in_order = HeldOut(store, L, n).batch(), store.windows("heldout", np.arange(n) * L, L + 1)
+    assert sorted(map(bytes, drawn)) == sorted(map(bytes, in_order))
+    assert not np.array_equal(drawn, in_order)
 
 
-def test_the_byte_count_is_the_same_in_many_stretches(store, monkeypatch):
-    whole = HeldOut(store, L, 10).bytes
-    monkeypatch.setattr("moe_jax.data.batches.STRETCH_TOKENS", 7)
-    assert HeldOut(store, L, 10).bytes == whole
+def test_fewer_held_out_windows_are_a_part_of_more_with_their_own_bytes(store):
+    n = (store.info.tokens["heldout"] - 1) // L
+    whole = HeldOut(store, L, n).batch()
+    for some in (1, 5, n - 1):
+        heldout = HeldOut(store, L, some)
+        windows = heldout.batch()
+        np.testing.assert_array_equal(windows, whole[:some])
+        np.testing.assert_array_equal(heldout.batch(slice(some // 2, some)), windows[some // 2 :])
+        assert heldout.tokens == windows[:, 1:].size
+        assert heldout.bytes == (windows[:, 1:] != 1).sum() > 0  # a byte a token, but for ends of documents
+
+
+def test_held_out_windows_are_drawn_evenly():
+    """Of 10,000 windows, a hundred have about ten in each tenth: no front is preferred. (A chi-square of 9 degrees of
+    freedom is above 27.9 once in a thousand draws.)"""
+    n = 10_000
+    info = SimpleNamespace(tokens={"heldout": n * L + 1})
+    starts = HeldOut(SimpleNamespace(info=info, path="s"), L, 100)._starts()
+    counts = np.bincount(starts // L * 10 // n, minlength=10)
+    assert len(np.unique(starts)) == 100 and ((counts - 10) ** 2 / 10).sum() < 27.9
+
+
+@pytest.mark.parametrize(("chunk", "stretch"), [(0, 2**20), (0, 7), (40, 50), (2**12, 2**20)])
+def test_the_byte_count_is_the_same_however_it_is_read(store, monkeypatch, chunk, stretch):
+    heldout = HeldOut(store, L, 12)
+    wanted = (heldout.batch()[:, 1:] != 1).sum()
+    monkeypatch.setattr(store_lib, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(store_lib, "_STRETCH_TOKENS", stretch)
+    monkeypatch.setattr(store_lib, "_READS_AT_ONCE", 3)
+    assert heldout.bytes == wanted
 
 
 def test_more_held_out_windows_than_there_are_is_refused(store):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorstore as ts
 
-from moe_jax.data.batches import Batches
+from moe_jax.data.batches import Batches, HeldOut
 from moe_jax.data.store import CHUNK_TOKENS, SHARD_TOKENS, open_store
 from tests.sparse_store import random_windows, sparse_store
 
@@ -32,6 +32,26 @@ def test_a_window_costs_its_chunks_however_large_the_store(tmp_path):
     reads, read_bytes = (after - first for after, first in zip(reads_of_files(), before, strict=True))
     assert 0.8 * rest.size < reads < 1.2 * rest.size
     assert 0.8 * rest.size * CHUNK_BYTES < read_bytes < 1.2 * rest.size * CHUNK_BYTES
+
+
+def test_held_out_windows_of_a_large_part_cost_their_chunks_and_no_more(tmp_path):
+    """Windows drawn from 2e9 held-out tokens: one read each of tokens and of bytes, beside the shards' indices."""
+    sparse_store(tmp_path / "s", SHARD_TOKENS, heldout=2 * 10**9)
+    held_out, shards = HeldOut(open_store(str(tmp_path / "s")), 256, 2000), 2 * -(-2 * 10**9 // SHARD_TOKENS)
+    before, _ = reads_of_files()
+    windows = held_out.batch()
+    assert held_out.bytes == windows[:, 1:].sum()  # every number of a shard is the same, of tokens and of bytes
+    reads = reads_of_files()[0] - before
+    assert reads < 2.2 * len(windows) + 1.2 * shards
+
+
+def test_the_bytes_of_all_held_out_windows_are_few_reads(tmp_path):
+    """Windows side by side are read together: a read of many chunks, not one a window."""
+    sparse_store(tmp_path / "s", SHARD_TOKENS, heldout=2**22)
+    held_out = HeldOut(open_store(str(tmp_path / "s")), 256, 2**14 - 1)
+    before, _ = reads_of_files()
+    assert held_out.bytes == 3 * held_out.tokens
+    assert reads_of_files()[0] - before < 1.2 * 2**22 / CHUNK_TOKENS
 
 
 def reads_of_files() -> tuple[int, int]:

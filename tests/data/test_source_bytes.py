@@ -187,7 +187,7 @@ def test_bits_per_byte_are_those_of_the_source_text(kind, tmp_path):
     windows = HeldOut(store, tokens - 1, 1)
     first_bytes = {"spaces dropped": 3, "##": 1, "</w>": 3}[kind]  # Old, o ##l ##d, Old</w>
     assert windows.bytes == 58 + 24 - first_bytes
-    values = held_out.evaluate(_trainer(nats_per_token=2.5), {}, windows)
+    values = held_out.evaluate(_trainer(nats_per_token=2.5), {}, windows, None)
     summed_nats = 2.5 * (tokens - 1)
     assert values["bits_per_byte"] * math.log(2) * (58 + 24 - first_bytes) == pytest.approx(summed_nats, rel=1e-12)
 
@@ -198,5 +198,8 @@ def _trainer(nats_per_token):
     return SimpleNamespace(
         config=SimpleNamespace(train=train),
         evaluate_sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-        evaluate=lambda weights, windows_BxS1: np.full(len(windows_BxS1), nats_per_token * (windows_BxS1.shape[1] - 1)),
+        evaluate=lambda dispatch, weights, windows_BxS1: (
+            np.full(len(windows_BxS1), nats_per_token * (windows_BxS1.shape[1] - 1)),
+            0.0,
+        ),
     )

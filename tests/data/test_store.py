@@ -38,7 +38,7 @@ def test_holds_every_document_in_order_each_with_its_end(tmp_path):
         assert store.info.bytes[split] == len("".join(texts))
     bytes_of_tokens = np.concatenate([store.shard("heldout_bytes", k) for k in range(store_lib.n_shards(len(tokens)))])
     np.testing.assert_array_equal(bytes_of_tokens, tokens != 1)  # a byte each, but for the ends of documents
-    assert store.held_out_bytes(1, len(tokens)) == store.info.bytes["heldout"] - 1
+    assert store.held_out_bytes(np.array([1]), len(tokens) - 1) == store.info.bytes["heldout"] - 1
     assert store.info.tokens["train"] > 3 * 2**10
 
 
@@ -117,7 +117,7 @@ def test_damage_is_one_sentence_and_never_other_tokens(tmp_path, damage):
     with pytest.raises(UserError) as e:
         store = open_store(str(tmp_path / "s"))
         all_tokens(store, "train")
-        store.held_out_bytes(0, 2000)
+        store.held_out_bytes(np.array([0]), 2000)
     assert "prepare it again" in str(e.value)
     assert "\n" not in str(e.value)
 

@@ -139,6 +139,30 @@ def test_a_router_that_fills_slots_is_not_dropless():
         trainer(with_router("filled", "moe.dispatch=dropless"))
 
 
+@pytest.mark.parametrize(
+    ("router", "overrides", "dispatch"),
+    [
+        ("sigmoid", (), "dropless"),
+        ("sigmoid", ("eval.dispatch=slots",), "slots"),
+        ("sigmoid", ("moe.batch_prioritised=True",), "slots"),
+        ("sigmoid", ("moe.dispatch=dense",), "dense"),
+        ("filled", (), "slots"),
+        ("filled", ("moe.dispatch=dense",), "dense"),
+    ],
+)
+def test_what_fills_slots_itself_is_evaluated_as_it_is_trained(router, overrides, dispatch):
+    c = with_router(router, *overrides)
+    assert registry.evaluation_dispatch(c) == dispatch
+    t = trainer(c)
+    losses, dropped = t.evaluate(dispatch, t.init(0).weights, jax.device_put(windows(c), t.evaluate_sharding))
+    assert np.isfinite(losses).all() and dropped >= 0
+
+
+def test_a_router_that_fills_slots_has_no_dropless_evaluation():
+    with pytest.raises(UserError, match=r"config\.eval\.dispatch = 'dropless': the router their_routers:filled fills"):
+        registry.evaluation_dispatch(with_router("filled", "eval.dispatch=dropless"))
+
+
 def test_ours_are_there_by_name():
     for name, router in registry.ROUTERS.items():
         assert registry.load(name) is router

@@ -10,6 +10,7 @@ from moe_jax.cli import collect, status
 from moe_jax.config.identity import trunk_key
 from moe_jax.files import json_objects
 from moe_jax.sweep import jobs, known_results
+from moe_jax.sweep.evaluation_record import EvaluationRecord, Kind
 from moe_jax.sweep.snapshot import take_snapshot
 from tests import synthetic_sweep as synthetic
 
@@ -97,6 +98,53 @@ def test_a_byte_that_was_changed_in_place_is_noticed(sweep, capsys, name):
         assert take_snapshot(work).totals == {"done": 3, "damaged": 1}
     assert run_collect(work) == 1
     assert f"left out: {planned[2].name} (damaged): {path}: is damaged" in capsys.readouterr().out
+
+
+def test_evaluations_are_noticed_when_they_come_change_and_go(sweep, opened):
+    work, planned = sweep
+    folder, plain = work.run_dir(planned[1].name), (work.path / "results.csv").read_bytes()
+
+    def evaluation(loss):
+        return EvaluationRecord(
+            name=folder.name, kind=Kind.STORE, of="code", step=planned[1].config.steps, tokens=planned[1].counts.tokens,
+            values={"eval_loss": loss, "bits_per_byte": 1.5}, about={},
+        )  # fmt: skip
+
+    for loss in (2.25, 2.75):
+        path = folder.write_evaluation(evaluation(loss))
+        opened.clear()
+        assert run_collect(work) == 0 and results_of(opened) == of_run(planned[1])
+        again = (work.path / "results.csv").read_bytes()
+        assert f",1.5,{loss}\n".encode() in again
+        opened.clear()
+        assert run_collect(work) == 0 and results_of(opened) == [] and "store-code.json" not in str(opened)
+        assert (work.path / "results.csv").read_bytes() == again == csv_of_a_full_read(work)
+    with open(path, "r+b") as f:  # in place: of the same size and inode
+        f.seek(20)
+        f.write(b"\x00")
+    assert run_collect(work) == 1
+    path.unlink()
+    assert run_collect(work) == 0 and (work.path / "results.csv").read_bytes() == plain
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_has_no_column(sweep):
+    work, planned = sweep
+    folder, plain = work.run_dir(planned[1].name), (work.path / "results.csv").read_bytes()
+    early = {"name": folder.name, "kind": Kind.STORE, "of": "code", "values": {"eval_loss": 9.0}, "about": {}}
+    folder.write_evaluation(EvaluationRecord(**early, step=3, tokens=3 * planned[1].config.batch_tokens))
+    assert run_collect(work) == 0 and (work.path / "results.csv").read_bytes() == plain
+
+
+def test_an_evaluation_cannot_take_a_column_of_the_result(sweep, capsys):
+    work, planned = sweep
+    folder = work.run_dir(planned[1].name)
+    folder.write_evaluation(
+        EvaluationRecord(
+            name=folder.name, kind=Kind.STORE, of="capacity", step=3, tokens=3, values={"eval_loss": 9.0}, about={}
+        )
+    )
+    assert run_collect(work) == 1
+    assert "its evaluation store-capacity would be the column eval_loss_capacity" in capsys.readouterr().out
 
 
 def test_a_result_that_is_gone_has_no_row(sweep, capsys):

@@ -212,6 +212,8 @@ def test_each_is_its_own_run_in_every_file(byte_store, tmp_path):
     assert [a.exit_code for a in sweep.folders[2].attempts()] == [errors.DIVERGED]
     for one, other in zip(found[:2], wanted, strict=False):
         assert one.eval_loss == pytest.approx(other.eval_loss, rel=1e-5)
+        assert one.eval_loss_capacity == pytest.approx(other.eval_loss_capacity, rel=1e-5) != one.eval_loss
+        assert one.eval_dropped_fraction == pytest.approx(other.eval_dropped_fraction, abs=2e-3)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
     assert sweep.pack(lambda beat: pytest.fail("trained again")) == found
     sweep.folders[1].result_path.unlink()

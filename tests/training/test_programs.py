@@ -19,7 +19,7 @@ FIRST = ["--config.train.tokens=2048"]
 VALUES = [  # all that a run of the same shape may differ in
     "--config.train.tokens=4096", "--config.seed=3", "--config.optim.learning_rate=1e-3", "--config.eval.sequences=24",
     "--config.optim.warmup_fraction=0.3", "--config.train.log_every_steps=2", "--config.checkpoint.every_steps=5",
-    "--config.eval.every_steps=8",
+    "--config.eval.every_steps=8", "--config.eval.dispatch=slots",
 ]  # fmt: skip
 
 OTHER_SHAPES = {"moe.granularity": 4, "train.microbatches": 2, "optim.weight_decay": 0.3, "model.remat": "block"}

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moe_jax.config import own_modules
+from moe_jax.config import counts, own_modules
 from moe_jax.config.checks import refuse
 from moe_jax.config.schema import Config
+from moe_jax.model.layers import parameter_dtype
 from moe_jax.model.routers.expert_choice import expert_choice
 from moe_jax.model.routers.protocol import Choice, Router, Slots, Statistics
 from moe_jax.model.routers.token_choice import token_choice
@@ -45,14 +46,7 @@ def check(router: Router, config: Config, capacity: int, dtype: Any) -> None:
     than the protocol's; nothing is computed."""
     moe = config.moe
     R, T, E, K, C = 2, moe.group_sequences * config.data.sequence_length, moe.n_experts, moe.top_k, capacity
-    bias_E = jax.ShapeDtypeStruct((E,), dtype) if moe.bias_update_rate else None
-    try:
-        given = jax.eval_shape(
-            lambda logits_RxTxE, bias_E: router(logits_RxTxE, moe, capacity, bias_E),
-            jax.ShapeDtypeStruct((R, T, E), dtype), bias_E,
-        )  # fmt: skip
-    except Exception as e:
-        refuse("moe.router", moe.router, f"fails on logits of shape {(R, T, E)}: {type(e).__name__}: {e}")
+    given = _abstractly_routed(router, config, (R, T, E), capacity, dtype)
     if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Statistics)):
         refuse("moe.router", moe.router, "must return (Choice or Slots, Statistics)")
     routed, statistics = given
@@ -72,6 +66,35 @@ def check(router: Router, config: Config, capacity: int, dtype: Any) -> None:
     whole, real = ((R, E), jnp.int32), ((R,), dtype)
     wanted = {"load_RxE": whole, "dropped_R": ((R,), jnp.int32), "balance_R": real, "z_R": real, "entropy_R": real}
     _check_fields(moe.router, statistics, wanted)
+
+
+def _abstractly_routed(router: Router, config: Config, shape_RxTxE: tuple[int, ...], capacity: int, dtype: Any) -> Any:
+    """What a user's router gives for abstract logits. Raises UserError where it fails."""
+    moe = config.moe
+    bias_E = jax.ShapeDtypeStruct(shape_RxTxE[-1:], dtype) if moe.bias_update_rate else None
+    try:
+        return jax.eval_shape(
+            lambda logits_RxTxE, bias_E: router(logits_RxTxE, moe, capacity, bias_E),
+            jax.ShapeDtypeStruct(shape_RxTxE, dtype), bias_E,
+        )  # fmt: skip
+    except Exception as e:
+        refuse("moe.router", moe.router, f"fails on logits of shape {shape_RxTxE}: {type(e).__name__}: {e}")
+
+
+def evaluation_dispatch(config: Config) -> str | None:
+    """The dispatch of evaluations: eval.dispatch; where a user's router leaves that open, dropless if it gives a
+    Choice, else moe.dispatch. None for a dense model.
+
+    Raises UserError where eval.dispatch is dropless and the router fills slots itself."""
+    moe, asked = config.moe, config.eval.dispatch
+    if moe is None or moe.router_module is None or moe.dispatch == "dropless" or asked not in (None, "dropless"):
+        return asked
+    shape = 2, moe.group_sequences * config.data.sequence_length, moe.n_experts
+    given = _abstractly_routed(load(moe.router), config, shape, counts.capacity(config), parameter_dtype(config.model))
+    fills_slots = isinstance(given, tuple) and given and isinstance(given[0], Slots)
+    if fills_slots and asked == "dropless":
+        refuse("eval.dispatch", asked, f"the router {moe.router} fills slots (it returns Slots); use None")
+    return moe.dispatch if fills_slots else "dropless"
 
 
 def _check_fields(router: str, owner: Any, wanted: dict[str, tuple[tuple[int, ...], Any]]) -> None:

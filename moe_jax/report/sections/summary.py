@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from moe_jax.report import findings, predictions
+from moe_jax.report import capacity, findings, predictions
 from moe_jax.report.findings import MeasuredCell
 from moe_jax.report.formula import greek
 from moe_jax.report.law_check import CheckedLaw
@@ -51,7 +51,7 @@ def sentences(
         return [*said, "No run has a loss yet."]
     said.append(findings.falls(grid)[0])
     said += findings.granularity_sentences(findings.granularity_effects(grid), findings.noise(grid))
-    said += findings.dropped(rows)[0]
+    said += findings.dropped(rows)[0] + capacity.sentences(rows, findings.noise(grid))
     if law is not None:
         said += [_law_sentence(law), *law.remarks]
     return said + (predictions.sentences(checked) if checked else [])

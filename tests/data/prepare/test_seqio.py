@@ -139,7 +139,7 @@ class TestInThisProcess:
         assert own.info.end_of_document == ours.info.end_of_document
         assert sum(own.info.bytes.values()) == sum(ours.info.bytes.values())  # these vocabularies spell what they read
         assert ["bytes that the tokens spell" in verb._summary(s.info) for s in (own, ours)] == [True, False]
-        assert own.held_out_bytes(0, own.info.tokens["heldout"]) == own.info.bytes["heldout"] > 0
+        assert own.held_out_bytes(np.array([0]), own.info.tokens["heldout"]) == own.info.bytes["heldout"] > 0
         assert 0 < own.info.documents["heldout"] < 20  # 4 expected
         with pytest.raises(UserError, match="use task"):
             make_store(tmp_path / "wrong", task, "byte")
