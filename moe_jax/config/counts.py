@@ -62,6 +62,7 @@ def count_parameters(config: Config, vocab_size: int) -> Counts:
     dense_ff = m.ff_matrices * d * m.d_ff
     total_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.n_experts + moe.shared_experts)
     active_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.top_k + moe.shared_experts)
+    shared_gate = d if moe is not None and moe.shared_gate else 0
     router = 0 if moe is None else m.n_layers * d * moe.n_experts
     norm = d * (2 if m.norm == "layernorm" else 1)  # scale, and LayerNorm's bias
     qk_heads = {"none": 0, "head": 2, "full": m.n_heads + m.n_kv_heads}[m.qk_norm]
@@ -70,8 +71,8 @@ def count_parameters(config: Config, vocab_size: int) -> Counts:
     bias = m.n_layers * (m.d_ff + d) if m.ff_bias and moe is None else 0
     positions = d * config.data.sequence_length if m.positions == "learned" else 0
     embedding = (1 if m.tied_embeddings else 2) * d * vocab_size + positions
-    n_total_nonemb = m.n_layers * (attention + total_ff)
-    n_active_nonemb = m.n_layers * (attention + active_ff)
+    n_total_nonemb = m.n_layers * (attention + total_ff + shared_gate)
+    n_active_nonemb = m.n_layers * (attention + active_ff + shared_gate)
     rest = router + embedding + n_norm + bias
     return Counts(
         n_total_nonemb=n_total_nonemb,

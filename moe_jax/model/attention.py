@@ -74,7 +74,7 @@ def rotate(x_BxSxHxDh: jax.Array, theta: float) -> jax.Array:
     """Rotary positions (RoFormer) of base theta; a pair takes one number from each half of a head."""
     _, S, _, Dh = x_BxSxHxDh.shape
     dtype = accumulation_dtype(x_BxSxHxDh.dtype)
-    frequency_h = theta ** (-jnp.arange(Dh // 2, dtype=dtype) / (Dh // 2))
+    frequency_h = float(theta) ** (-jnp.arange(Dh // 2, dtype=dtype) / (Dh // 2))
     angle_Sxh = jnp.arange(S, dtype=dtype)[:, None] * frequency_h[None, :]
     cos, sin = jnp.cos(angle_Sxh)[None, :, None, :], jnp.sin(angle_Sxh)[None, :, None, :]
     a, b = jnp.split(x_BxSxHxDh.astype(dtype), 2, axis=-1)
