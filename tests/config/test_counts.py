@@ -40,7 +40,7 @@ def config(*overrides):
             "model.norm=rmsnorm",
             "model.positions=rope",
         ),
-        ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=True", "model.n_layers=3"),
+        ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=head", "model.n_layers=3"),
         ("moe=None", "model.activation=swiglu"),
         ("moe=None", "model.ff_bias=True"),
         ("model.ff_bias=True",),

@@ -81,7 +81,7 @@ def model(*overrides):
         (types.SimpleNamespace(platform="gpu", compute_capability="gfx942"), (), 4096, False, "a gpu device has no"),
         (TPU, ("model.attention_float32=True",), 4096, False, "model.attention_float32 asks for float32"),
         (H100, ("model.compute_dtype=float32",), 4096, False, "not model.compute_dtype = float32"),
-        (TPU, ("model.d_model=24",), 4096, False, "multiple of 8 up to 256, not d_model / n_heads = 12"),
+        (TPU, ("model.d_model=24",), 4096, False, "multiple of 8 up to 256, not model.head_dim = 12"),
         (A100, ("model.d_model=512",), 4096, False, "up to 128"),
         (TPU, (), 4000, False, "a multiple of 128 positions, not data.sequence_length = 4000"),
         (H100, (), 4096, True, "data.mask_documents"),

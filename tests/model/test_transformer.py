@@ -17,7 +17,7 @@ from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causa
 KINDS = {
     "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
     "rope, gated, rmsnorm, qk-norm": (
-        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=True", "moe=None",
+        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=head", "moe=None",
     ),
     "expert choice": EXPERT_CHOICE,
     "dropless": ("moe.dispatch=dropless",),

@@ -1,8 +1,8 @@
 """A second implementation as witness: transformers, from the same weights, gives the same loss and gradients.
 
 Mixtral is token choice with softmax after top-k (it renormalises the chosen shares, which is the same), OLMoE with
-softmax before (norm_topk_prob=False). OLMoE's QK-norm is over all heads at once, so it has one head here. Its balance
-loss is k times ours, where one block routes the batch as one group.
+softmax before (norm_topk_prob=False) and QK-norm over all heads together. Its balance loss is k times ours, where one
+block routes the batch as one group.
 """
 
 import warnings
@@ -37,12 +37,12 @@ def hugging_face(name, c, **more):
                 intermediate_size=c.moe.d_expert,
                 num_hidden_layers=m.n_layers,
                 num_attention_heads=m.n_heads,
-                num_key_value_heads=m.n_heads,
+                num_key_value_heads=m.n_kv_heads,
                 max_position_embeddings=c.data.sequence_length,
-                rms_norm_eps=1e-5,
-                rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+                rms_norm_eps=m.norm_eps,
+                rope_parameters={"rope_type": "default", "rope_theta": m.rope_theta},
                 num_experts_per_tok=c.moe.top_k,
-                tie_word_embeddings=False,
+                tie_word_embeddings=m.tied_embeddings,
                 pad_token_id=None,
                 **more,
             )
@@ -66,7 +66,7 @@ def theirs(params):
         of_layer = {
             "input_layernorm.weight": blocks["attention_norm"]["scale"][layer],
             "post_attention_layernorm.weight": blocks["ff_norm"]["scale"][layer],
-            "self_attn.o_proj.weight": attention["w_o_HxDhxd"][layer].reshape(d, d).T,
+            "self_attn.o_proj.weight": attention["w_o_HxDhxd"][layer].reshape(-1, d).T,
             "mlp.gate.weight": moe["router_dxE"][layer].T,
             "mlp.experts.gate_up_proj": np.concatenate(np.split(moe["w_in_ExdxF"][layer], 2, 2)[::-1], 2).swapaxes(
                 1, 2
@@ -74,7 +74,8 @@ def theirs(params):
             "mlp.experts.down_proj": moe["w_out_Exfxd"][layer].swapaxes(1, 2),
         }
         for x in "qkv":
-            of_layer[f"self_attn.{x}_proj.weight"] = attention[f"w_{x}_dxHxDh"][layer].reshape(d, d).T
+            w = attention[f"w_{x}_dx{'H' if x == 'q' else 'N'}xDh"][layer]
+            of_layer[f"self_attn.{x}_proj.weight"] = w.reshape(d, -1).T
         for x in "qk":
             if f"{x}_norm" in attention:
                 of_layer[f"self_attn.{x}_norm.weight"] = attention[f"{x}_norm"]["scale"][layer]
@@ -120,7 +121,7 @@ def test_mixtral_is_token_choice_with_softmax_after_top_k():
 def test_olmoe_is_token_choice_with_softmax_before_top_k():
     c = config(
         *COMMON, "moe.softmax=before_top_k", "moe.load_balance_loss_weight=0.1", "moe.group_sequences=16",
-        "model.n_layers=1", "model.n_heads=1", "model.qk_norm=True",
+        "model.n_layers=1", "model.qk_norm=full",
     )  # fmt: skip
     model = hugging_face("Olmoe", c, num_experts=c.moe.n_experts, norm_topk_prob=False)
     check(model, c, c.moe.load_balance_loss_weight / c.moe.top_k)
