@@ -16,7 +16,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--to", required=True, choices=["hf"], help="hf: the form of Hugging Face's transformers")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the new folder, on a local disk")
     parser.add_argument(
-        "--store", metavar="S", help="where the run's token store is now; it keeps the tokenizer (default: where it was)"
+        "--store",
+        metavar="S",
+        help="where the run's token store, which keeps the vocabulary, is now (default: as then)",
     )
     flags = parser.parse_args(argv)
     outputs.refuse_existing(flags.out, "--out")
@@ -26,8 +28,8 @@ def main(argv: Sequence[str]) -> None:
     with outputs.writing(flags.out, "--out"):
         found = exported.export(flags.workdir, flags.out, flags.store)
     print(
-        f"{found.name}: step {found.step:,} as {found.class_name}, {found.parameters:,} parameters in {found.dtype}, in "
-        f"{flags.out}; {found.tokenizer}"
+        f"{found.name}: step {found.step:,} as {found.class_name}, {found.parameters:,} parameters in {found.dtype}, "
+        f"{found.tokenizer}, in {flags.out}"
     )
     if found.difference:
         print(f"{found.name}: {found.difference}")

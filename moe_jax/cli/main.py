@@ -1,6 +1,7 @@
 """`moe-jax VERB …`: imports the verb's module and calls it. Nothing heavy is imported: `moe-jax --help` is instant."""
 
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -50,4 +51,5 @@ def _verb(argv: Sequence[str]) -> int | None:
         return errors.DONE if argv else errors.BAD_INPUT
     if argv[0] not in VERBS:
         raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
-    return importlib.import_module(f"moe_jax.cli.{argv[0]}").main(argv[1:])
+    module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0]
+    return importlib.import_module(f"moe_jax.cli.{module}").main(argv[1:])

@@ -33,6 +33,6 @@ from moe_jax.files.whole import absolute, create, is_remote, move_folder, names_
 
 __all__ = [
     "DamagedFile", "UnreadableFile", "absolute", "create", "is_remote", "locked", "move_folder", "names_in",
-    "new_folder", "read_file", "read_json", "read_sealed", "reseal", "sealed", "tensorstore_errors", "to_csv", "unsealed",
-    "update_json", "write_atomic", "write_json", "write_sealed", "writing",
+    "new_folder", "read_file", "read_json", "read_sealed", "reseal", "sealed", "tensorstore_errors", "to_csv",
+    "unsealed", "update_json", "write_atomic", "write_json", "write_sealed", "writing",
 ]  # fmt: skip

@@ -99,9 +99,8 @@ def fitting(config: Config) -> Architecture:
     nearest = min(of_its_kind, key=lambda a: len(a.obstacles(config)))
     if obstacles := nearest.obstacles(config):
         raise UserError(
-            f"no architecture of transformers computes what this model does; the nearest, {nearest.class_name}, differs "
-            f"in {', '.join(f'config.{obstacle}' for obstacle in obstacles)}; a model without these differences can be "
-            "exported"
+            f"no architecture of transformers computes what this model does; {nearest.class_name} would, but for "
+            f"{', '.join(f'config.{obstacle}' for obstacle in obstacles)}; train a model without these differences"
         )
     return nearest
 

@@ -1,8 +1,8 @@
 """A SentencePiece model as a tokenizer.json, where its rules have a counterpart there.
 
-SentencePiece's BPE merges the pair whose piece has the best score, the leftmost of equals; that of `tokenizers` the pair
-of the lowest rank, so the merges of a piece have the rank of its score. Its unigram model is the same there, except that
-pieces which no text may give (control, unknown, bytes) compete with the others; they get a score that always loses.
+SentencePiece's BPE merges the pair whose piece has the best score, the leftmost of equals; that of `tokenizers` the
+pair of the lowest rank, so the merges of a piece have the rank of its score. Its unigram model is the same there, but
+that pieces which no text may give (control, unknown, bytes) compete with the others; they get a score that loses.
 """
 
 from typing import Any
@@ -32,8 +32,8 @@ def convert(model: bytes) -> bytes | None:
     if (normalizer := _normalizer(proto.normalizer_spec)) is not None:
         tokenizer.normalizer = normalizer
     tokenizer.decoder = _decoder(proto.normalizer_spec.add_dummy_prefix)
-    special = [AddedToken(p.piece, normalized=False, special=True) for p in proto.pieces if p.type in (UNKNOWN, CONTROL)]
-    tokenizer.add_special_tokens(special)
+    special = [p.piece for p in proto.pieces if p.type in (UNKNOWN, CONTROL)]
+    tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in special])
     # Each is one token wherever a text has it; its spaces are spelt as a normalised text has them.
     own = [AddedToken(p.piece, normalized=True) for p in proto.pieces if p.type == USER_DEFINED]
     tokenizer.add_tokens(own)

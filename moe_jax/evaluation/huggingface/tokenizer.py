@@ -23,7 +23,8 @@ _BYTE_SPECIAL = ("<pad>", ByteVocabulary.end_token, "<unk>")
 PROBES = (
     "", " ", "a", "  two  spaces \t and\ttabs\n\n\n    indented\r\n", "</s><s><pad><unk><|endoftext|><0x41>[SEP]",
     "Straße, naïve, Ǆ ﬁ ① ½ ² ™ Ａ１ ｶﾞ", "Привет, мир; Γειά σου; שלום; مرحبا; नमस्ते; สวัสดี", "漢字かな交じり文、한국어。",
-    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 a\u0308\u0323 \u200b\u200d\ufeff\u00ad\u00a0\u3000\u2028", "▁▁ under ▁ line", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \U0010fffd \ue000 \x01\x7f",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 a\u0308\u0323 \u200b\u200d\ufeff\u00ad\u00a0\u3000\u2028", "▁▁ under ▁ line",
+    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \U0010fffd \ue000 \x01\x7f",
     "def f(x: int = 0x1F) -> str:\n        return f'{x!r:>10}'  # 12345678 3.14e-10\n", "A" * 100 + " " * 37 + "." * 50,
 )  # fmt: skip
 

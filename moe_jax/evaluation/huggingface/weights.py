@@ -95,7 +95,7 @@ def _layer(a: Architecture, config: Config, layer: int) -> Iterator[tuple[str, P
         yield f"{moe}.experts.{e}.{out}.weight", Place(w_out, (layer, e))
     if a.shared:
         yield from _feed_forward("mlp.shared_expert.", ("blocks", "moe", "shared"), (layer,))
-        yield "mlp.shared_expert_gate.weight", at("moe", "shared_gate_dx1")
+        yield "mlp.shared_expert_gate.weight", at("moe", "shared_gate_d")
 
 
 def _feed_forward(prefix: str, path: tuple[str, ...], entry: tuple[int, ...]) -> Iterator[tuple[str, Place]]:
