@@ -90,6 +90,9 @@ def get_config(arg=None):
         batch_sequences=32,  # the global batch, whatever the mesh
         microbatches=1,  # gradient accumulation over equal parts of the batch
         loss_average_steps=50,  # steps that train_loss averages over
+        # None: the seed's weights | W/runs/NAME, W/runs/NAME@STEP, a folder of moe-jax import: that checkpoint's
+        init_from=placeholder(str),
+        init_sha256=placeholder(str),  # None: of what is there; else the digest that it must have (run.json has it)
         log_every_steps=5,
         log_layers=False,  # metrics.jsonl also has every layer's load, dropped fraction, entropy and z
     )

@@ -123,6 +123,8 @@ class TrainConfig:
     batch_sequences: int = enters(CONSTANT)
     microbatches: int = enters(PROGRAM)
     loss_average_steps: int = enters(CONSTANT)  # steps that train_loss averages over
+    init_from: str | None = enters(HOW)  # W/runs/NAME, W/runs/NAME@STEP or an import; None: weights of the seed
+    init_sha256: str | None = enters(VALUE)  # of that checkpoint (sweep/initial_weights.py); None: of what is there
     log_every_steps: int = enters(HOW)
     log_layers: bool = enters(PROGRAM)
 
@@ -132,6 +134,10 @@ class TrainConfig:
             refuse(
                 "train.microbatches", self.microbatches, f"must divide train.batch_sequences = {self.batch_sequences}"
             )
+        if self.init_sha256 is not None and self.init_from is None:
+            refuse("train.init_sha256", self.init_sha256, "is the digest of train.init_from; give that too")
+        if self.init_from == "":
+            refuse("train.init_from", self.init_from, "must name the folder of a run, or be None")
 
 
 @dataclasses.dataclass(frozen=True)
