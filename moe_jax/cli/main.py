@@ -3,6 +3,7 @@
 import importlib
 import keyword
 import sys
+import types
 from collections.abc import Sequence
 
 from moe_jax import errors
@@ -37,6 +38,11 @@ def usage() -> str:
     return "\n".join([heading, "", "verbs, in the order of the work:", *verbs])
 
 
+def module_of(verb: str) -> types.ModuleType:
+    """A verb's module; `import` is a word of Python, so that of this verb is import_."""
+    return importlib.import_module(f"moe_jax.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["train"]:
         malloc.start_again()
@@ -51,5 +57,4 @@ def _verb(argv: Sequence[str]) -> int | None:
         return errors.DONE if argv else errors.BAD_INPUT
     if argv[0] not in VERBS:
         raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
-    module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0]
-    return importlib.import_module(f"moe_jax.cli.{module}").main(argv[1:])
+    return module_of(argv[0]).main(argv[1:])

@@ -109,7 +109,7 @@ def test_a_tokenizer_json_is_written_without_what_frames_a_text(tmp_path):
     made = tokenizer.of_store(store).files
     written = tokenizers.Tokenizer.from_str(made["tokenizer.json"].decode())
     assert theirs.encode("a b").ids[0] == 0 and written.encode("a b").ids == vocabulary.encode("a b").tolist()
-    assert json.loads(made["tokenizer_config.json"])["eos_token"] == "<|endoftext|>"
+    assert json.loads(made["tokenizer_config.json"])["eos_token"] == vocabulary.end_token
 
 
 def test_a_vocabulary_that_is_gone_or_another_is_refused(tmp_path):
