@@ -13,9 +13,10 @@ from moe_jax.training.checkpoint import Checkpoints
 from moe_jax.training.step import Trainer, TrainState
 
 
-def into(state: TrainState, trainer: Trainer, config: Config, store: Store, say: Callable[[str], None]) -> TrainState:
-    """The state before step 0 with the weights of config.train.init_from instead. Routers' biases come along where both
-    models have them.
+def first_state(trainer: Trainer, config: Config, store: Store, say: Callable[[str], None]) -> TrainState:
+    """The state before step 0: the seed's, but for the weights, which are those of config.train.init_from.
+
+    Routers' biases come along where both models have them.
 
     Raises UserError where the checkpoint is gone, damaged or another one, or where the shapes do not fit, with the
     first parameter whose shape does not."""
@@ -35,6 +36,7 @@ def into(state: TrainState, trainer: Trainer, config: Config, store: Store, say:
     if run.store.vocabulary != store.info.vocabulary:
         say(f"{config.train.init_from} was trained on another vocabulary than that of {store.path}")
     say(f"begins with the weights of {config.train.init_from} at step {step}")
+    state = trainer.init(config.seed)
     params = jax.device_put(found[0].params, trainer.shardings.params)
     router = state.router
     if jax.tree.structure(router) == jax.tree.structure(found[0].router):

@@ -97,9 +97,10 @@ class Run:
                 self.options.say(f"{self.name}: begins at its seed: none of its checkpoints can be used")
             with self.times.spent_on("compile"):
                 self.recorder.enter(Phase.COMPILING)
-                state, step = trainer.init(self.config.seed), 0
-                if self.config.train.init_from is not None:
-                    state = initial_weights.into(state, trainer, self.config, self.store, self.options.say)
+                if self.config.train.init_from is None:
+                    state, step = trainer.init(self.config.seed), 0
+                else:
+                    state, step = initial_weights.first_state(trainer, self.config, self.store, self.options.say), 0
         self._resume_log(step, None if branched is None else self.goal.trunk)
         return state, step
 

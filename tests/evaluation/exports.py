@@ -23,10 +23,10 @@ def hf_config(*overrides: str) -> Config:
 
 
 def tokenizer_json(size: int) -> bytes:
-    """A tokenizer.json of so many words, the first of which ends a document."""
+    """A tokenizer.json of so many words; 1 ends a document."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    ids = {"</s>": 0, "<unk>": 1} | {f"w{i}": i for i in range(2, size)}
+    ids = {"<unk>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, size)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))  # noqa: S106 no password
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(["</s>"])
