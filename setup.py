@@ -30,6 +30,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets imports it without asking for it
         "sentencepiece>=0.2.2,<0.3",  # where each token ends in its text
         "tokenizers>=0.20,<1",  # Hugging Face tokenizer.json
+        "safetensors>=0.5,<1",  # export, import: the files of transformers' models; needs NumPy alone
         "zstandard>=0.22,<1",
         "pyarrow>=18,<28",  # text in Parquet and Arrow files
         "tensorstore>=0.1.80",

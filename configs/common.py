@@ -24,13 +24,18 @@ def get_config(arg=None):
     config.model = config_dict.create(
         d_model=64,
         n_layers=2,
-        n_heads=2,  # divides d_model
+        n_heads=2,  # divides d_model, unless head_dim is given
+        n_kv_heads=placeholder(int),  # None: n_heads; fewer: grouped-query attention
+        head_dim=placeholder(int),  # None: d_model / n_heads
         d_ff=placeholder(int),  # None: 4 d_model
         activation="relu",  # relu | gelu | swiglu (three matrices)
         norm="layernorm",  # layernorm | rmsnorm
+        norm_eps=1e-5,  # what every norm adds to the mean square
         final_norm=True,  # a norm before the unembedding
         positions="learned",  # learned | rope
-        qk_norm=False,  # RMSNorm on queries and keys
+        rope_theta=10_000.0,  # rope: base of the frequencies
+        qk_norm="none",  # RMSNorm on queries and keys: none | head: of each head | full: of all heads together (OLMoE)
+        tied_embeddings=False,  # True: the unembedding is the table of tokens
         ff_bias=False,  # biases in the dense feed-forward; experts never have any
         attention_float32=False,  # scores, softmax and their use in float32, whatever the compute dtype
         init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
@@ -52,14 +57,22 @@ def get_config(arg=None):
         d_expert=placeholder(int),  # None: d_ff / G
         router="token_choice",  # token_choice | expert_choice | module:name, a router of your own
         softmax="before_top_k",  # token_choice: before_top_k | after_top_k; expert_choice: over_experts | over_tokens
+        # token_choice: softmax | sigmoid, each expert by itself (DeepSeek-V3; with softmax="before_top_k")
+        score="softmax",
+        renormalise=False,  # token_choice: the weights of a token's experts are divided by their sum
+        routed_scale=1.0,  # token_choice: multiplies these weights
+        expert_groups=1,  # token_choice: equal groups of experts; 1: none
+        chosen_groups=1,  # a token's experts are in so many groups, those whose two best scores have the largest sums
         group_sequences=1,  # sequences that are routed together; expert_choice: at one position
         capacity_factor=1.25,  # token_choice: slots an expert = ceil(factor · group tokens · top_k / n_experts)
         load_balance_loss_weight=0.01,  # Switch load-balancing loss, 1 when balanced
         router_z_loss_weight=0.0,  # router z-loss
-        bias_update_rate=0.0,  # token_choice: a bias on the logits that only chooses moves by this towards balance
+        # token_choice: a bias that only chooses moves by this towards balance; on logits, or on sigmoid scores
+        bias_update_rate=0.0,
         output_norm=False,  # a norm on the layer's output (krajewski2024)
         batch_prioritised=False,  # an expert keeps the tokens that want it most, not the first; not causal
         shared_experts=0,  # experts that every token passes, beside its top_k
+        shared_gate=False,  # True: their output is multiplied by sigmoid(x · w) (Qwen2-MoE)
         dispatch="slots",  # slots | dropless | dense (the oracle: every expert on every token)
     )
     config.data = config_dict.create(
@@ -77,6 +90,9 @@ def get_config(arg=None):
         batch_sequences=32,  # the global batch, whatever the mesh
         microbatches=1,  # gradient accumulation over equal parts of the batch
         loss_average_steps=50,  # steps that train_loss averages over
+        # None: the seed's weights | W/runs/NAME, W/runs/NAME@STEP, a folder of moe-jax import: that checkpoint's
+        init_from=placeholder(str),
+        init_sha256=placeholder(str),  # None: of what is there; else the digest that it must have (run.json has it)
         log_every_steps=5,
         log_layers=False,  # metrics.jsonl also has every layer's load, dropped fraction, entropy and z
     )

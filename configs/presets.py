@@ -63,7 +63,7 @@ def abnar2025(config):
         activation="swiglu",  # "GLU"; (ours) that its gate is SiLU
         norm="layernorm",  # (ours), like positions
         positions="rope",
-        qk_norm=True,
+        qk_norm="head",
         compute_dtype="bfloat16",  # (ours)
     )
     config.moe.update(

@@ -17,6 +17,7 @@ class Model:
     n_router: Any
     n_layers: Any
     d_model: Any
+    attention_width: Any  # H Dh, d where heads have d / H
     sequence_length: int
     vocab_size: int
 
@@ -45,11 +46,11 @@ def train_step(m: Model) -> Any:
 
 
 def attention_scores(m: Model) -> Any:
-    """Scores and their use, 2 · 2 · S · d forward.
+    """Scores and their use, 2 · 2 · S · H · Dh forward.
 
     All S keys count, as in the papers, though a causal mask needs half of them, and what computes them
     (model/causal_attention.py, model/flash_attention.py) does little more than that."""
-    return 12 * m.n_layers * m.d_model * m.sequence_length
+    return 12 * m.n_layers * m.attention_width * m.sequence_length
 
 
 def unembedding(m: Model) -> Any:

@@ -13,6 +13,7 @@ MODEL = flops.Model(
     n_router=3 * 8 * 16,  # 16 experts
     n_layers=3,
     d_model=8,
+    attention_width=8,
     sequence_length=10,
     vocab_size=100,
 )

@@ -41,7 +41,7 @@ class Shape:
         overrides = {
             "model.d_model": self.d_model, "model.n_layers": self.n_layers, "model.n_heads": self.n_heads,
             "model.d_ff": self.top_k * self.d_expert, "model.activation": "swiglu", "model.norm": "rmsnorm",
-            "model.positions": "rope", "model.qk_norm": True, "model.vocab_size": self.vocab_size,
+            "model.positions": "rope", "model.qk_norm": "head", "model.vocab_size": self.vocab_size,
             "data.sequence_length": self.positions, "train.batch_sequences": self.sequences,
             "train.tokens": 10_000 * self.tokens, "optim.learning_rate": LEARNING_RATE, "optim.betas": str(BETAS),
             "optim.eps": EPS, "optim.weight_decay": WEIGHT_DECAY, "optim.clip_norm": CLIP_NORM,

@@ -3,8 +3,8 @@
 main          finds a verb's module and calls it
 command       the frame around a verb: parser, exit code, one sentence instead of a traceback
 tables        tables on a terminal
-prepare, train, sweep, plan, submit, status, evaluate, collect, fit, predict, optimum, report, doctor, reproduce
-              the verbs, each with `main(argv)`
+prepare, train, sweep, plan, submit, status, evaluate, export, import_, collect, fit, predict, optimum, report, doctor,
+reproduce     the verbs, each with `main(argv)`
 plan_table, fit_tables
               what `plan` and `fit` print
 fit_flags, fit_isoflop, optimum_isoflop

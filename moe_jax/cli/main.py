@@ -1,7 +1,9 @@
 """`moe-jax VERB …`: imports the verb's module and calls it. Nothing heavy is imported: `moe-jax --help` is instant."""
 
 import importlib
+import keyword
 import sys
+import types
 from collections.abc import Sequence
 
 from moe_jax import errors
@@ -15,6 +17,8 @@ VERBS = {
     "submit": "submit the grid of a config to xpk, to queued resources, or to this machine",
     "status": "show which runs are queued, running, done, diverged or failed",
     "evaluate": "evaluate a run's checkpoint on a store's held-out part",
+    "export": "write a run's checkpoint as a folder that Hugging Face's transformers loads",
+    "import": "make a folder of transformers one that evaluate, export and train.init_from take",
     "collect": "write the results of finished runs to results.csv",
     "fit": "fit a scaling law to results.csv, write law.json",
     "predict": "predict the loss of every planned run by a law, with an interval",
@@ -34,6 +38,11 @@ def usage() -> str:
     return "\n".join([heading, "", "verbs, in the order of the work:", *verbs])
 
 
+def module_of(verb: str) -> types.ModuleType:
+    """A verb's module; `import` is a word of Python, so that of this verb is import_."""
+    return importlib.import_module(f"moe_jax.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["train"]:
         malloc.start_again()
@@ -48,4 +57,4 @@ def _verb(argv: Sequence[str]) -> int | None:
         return errors.DONE if argv else errors.BAD_INPUT
     if argv[0] not in VERBS:
         raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
-    return importlib.import_module(f"moe_jax.cli.{argv[0]}").main(argv[1:])
+    return module_of(argv[0]).main(argv[1:])

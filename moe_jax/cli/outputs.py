@@ -29,6 +29,16 @@ def refuse_unwritable(path: str, flag: str) -> None:
         raise errors.UserError(f"{path} cannot be written: {_reason(e)}; {flag} names another place") from e
 
 
+def refuse_existing(path: str, flag: str) -> None:
+    """Raises UserError where a new folder cannot be made at a local path: where something is there already, on an
+    object store, which cannot make one at once, or where nothing can be written; `flag` names another place."""
+    if files.is_remote(path):
+        raise errors.UserError(f"{flag}={path}: must be on a local disk, where the folder appears whole or not at all")
+    if not path or os.path.lexists(path):
+        raise errors.UserError(f"{flag}={path}: {'is there already' if path else 'is empty'}; name a new folder")
+    refuse_unwritable(path, flag)
+
+
 @contextmanager
 def writing(path: str, flag: str) -> Iterator[None]:
     """Raises WorkFailed where the block cannot write the file, or the folder of files, at `path`."""

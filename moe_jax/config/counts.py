@@ -14,12 +14,12 @@ from moe_jax.config.schema import Config
 class Counts:
     """Parameters of one model. `nonemb` leaves out embeddings, router, norms and biases, as the papers do."""
 
-    n_total_nonemb: int  # N of krajewski2024: n_layers (4d² + m d d_ff E)
+    n_total_nonemb: int  # N of krajewski2024: n_layers (4d² + m d d_ff E); attention has 2 d Dh (H + N), 4d² by default
     n_active_nonemb: int  # the same with K for E
     n_total: int  # everything that is trained
     n_active: int  # n_total less the experts that a token does not meet
     n_router: int
-    n_embedding: int  # token and position embeddings and unembedding
+    n_embedding: int  # token and position embeddings and unembedding; a tied table once
     n_norm: int
     n_bias: int  # of the dense feed-forward; LayerNorm's are in n_norm
 
@@ -58,21 +58,21 @@ def count_parameters(config: Config, vocab_size: int) -> Counts:
     """Counts of the model of `config` with V = vocab_size; equal to the built model's (tested)."""
     m, moe = config.model, config.moe
     d = m.d_model
-    attention = 4 * d * d
+    attention = 2 * d * m.head_dim * (m.n_heads + m.n_kv_heads)  # queries and outputs, keys and values
     dense_ff = m.ff_matrices * d * m.d_ff
     total_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.n_experts + moe.shared_experts)
     active_ff = dense_ff if moe is None else m.ff_matrices * d * moe.d_expert * (moe.top_k + moe.shared_experts)
+    shared_gate = d if moe is not None and moe.shared_gate else 0
     router = 0 if moe is None else m.n_layers * d * moe.n_experts
     norm = d * (2 if m.norm == "layernorm" else 1)  # scale, and LayerNorm's bias
-    norms_in_block = (
-        2 * norm + (norm if moe is not None and moe.output_norm else 0) + (2 * (d // m.n_heads) if m.qk_norm else 0)
-    )
+    qk_heads = {"none": 0, "head": 2, "full": m.n_heads + m.n_kv_heads}[m.qk_norm]
+    norms_in_block = 2 * norm + (norm if moe is not None and moe.output_norm else 0) + qk_heads * m.head_dim
     n_norm = m.n_layers * norms_in_block + (norm if m.final_norm else 0)
     bias = m.n_layers * (m.d_ff + d) if m.ff_bias and moe is None else 0
     positions = d * config.data.sequence_length if m.positions == "learned" else 0
-    embedding = 2 * d * vocab_size + positions
-    n_total_nonemb = m.n_layers * (attention + total_ff)
-    n_active_nonemb = m.n_layers * (attention + active_ff)
+    embedding = (1 if m.tied_embeddings else 2) * d * vocab_size + positions
+    n_total_nonemb = m.n_layers * (attention + total_ff + shared_gate)
+    n_active_nonemb = m.n_layers * (attention + active_ff + shared_gate)
     rest = router + embedding + n_norm + bias
     return Counts(
         n_total_nonemb=n_total_nonemb,
@@ -96,6 +96,7 @@ def count_flops(config: Config, vocab_size: int, tokens: int | None = None) -> F
         n_router=counts.n_router,
         n_layers=config.model.n_layers,
         d_model=config.model.d_model,
+        attention_width=config.model.attention_width,
         sequence_length=config.data.sequence_length,
         vocab_size=vocab_size,
     )

@@ -22,6 +22,11 @@ class MoeConfig:
     d_expert: int | None = enters(CONSTANT)  # d_ff / G
     router: str = enters(CONSTANT)  # token_choice, expert_choice, or module:name of the user's own
     softmax: str = enters(CONSTANT)
+    score: str = enters(CONSTANT)  # softmax or sigmoid: what makes weights of token choice from logits
+    renormalise: bool = enters(CONSTANT)  # the weights of a token's experts are divided by their sum
+    routed_scale: float = enters(CONSTANT)  # multiplies these weights
+    expert_groups: int = enters(CONSTANT)  # equal groups of experts; 1: none
+    chosen_groups: int = enters(CONSTANT)  # groups that a token's experts are chosen from
     group_sequences: int = enters(CONSTANT)  # sequences that are routed together
     capacity_factor: float = enters(CONSTANT)
     load_balance_loss_weight: float = enters(CONSTANT)
@@ -30,18 +35,27 @@ class MoeConfig:
     output_norm: bool = enters(CONSTANT)
     batch_prioritised: bool = enters(CONSTANT)
     shared_experts: int = enters(CONSTANT)
+    shared_gate: bool = enters(CONSTANT)  # the shared experts' output times sigmoid(x · w)
     dispatch: str = enters(CONSTANT)
 
     def __post_init__(self):
         positive(
             "moe", self, "expansion_rate", "granularity", "active_rate", "n_experts", "top_k", "d_expert",
-            "group_sequences", "capacity_factor",
+            "group_sequences", "capacity_factor", "routed_scale", "expert_groups", "chosen_groups",
         )  # fmt: skip
         not_negative(
             "moe", self, "load_balance_loss_weight", "router_z_loss_weight", "bias_update_rate", "shared_experts"
         )
         one_of("moe.dispatch", self.dispatch, *DISPATCHES)
+        one_of("moe.score", self.score, "softmax", "sigmoid")
+        if self.shared_gate and not self.shared_experts:
+            refuse("moe.shared_gate", True, "multiplies the output of shared experts, but moe.shared_experts = 0")
+        if self.chosen_groups > self.expert_groups:
+            refuse(
+                "moe.chosen_groups", self.chosen_groups, f"must be at most moe.expert_groups = {self.expert_groups}"
+            )  # fmt: skip
         self._check_router()
+        self._check_weights()
 
     def _check_router(self) -> None:
         if self.router_module is None and self.router not in ("token_choice", "expert_choice"):
@@ -64,6 +78,23 @@ class MoeConfig:
                 "moe.batch_prioritised", self.batch_prioritised,
                 f"decides what is dropped, but router {self.router} with dispatch {self.dispatch} drops nothing",
             )  # fmt: skip
+
+    def _check_weights(self) -> None:
+        """Fields that say what the weights of chosen experts are, and which groups they are chosen from."""
+        none = {"score": "softmax", "renormalise": False, "routed_scale": 1, "expert_groups": 1}
+        if self.router == "expert_choice":
+            for field, value in none.items():
+                if getattr(self, field) != value:
+                    refuse(f"moe.{field}", getattr(self, field), f"is for token choice; with expert_choice set {value}")
+        elif self.softmax == "after_top_k":
+            if self.score == "sigmoid":
+                refuse(
+                    "moe.softmax", self.softmax,
+                    "a sigmoid scores every expert by itself, before the choice; use before_top_k, and "
+                    "moe.renormalise for weights that add up to 1",
+                )  # fmt: skip
+            if self.renormalise:
+                refuse("moe.renormalise", True, "weights add up to 1 with softmax after_top_k as it is; set False")
 
     @property
     def router_module(self) -> str | None:
@@ -88,6 +119,12 @@ class MoeConfig:
                 "moe.softmax", self.softmax,
                 "with top_k = 1 its weight is always 1 and the router gets no gradient; use before_top_k",
             )  # fmt: skip
+        if self.renormalise and k == 1:
+            refuse(
+                "moe.renormalise", True,
+                "with top_k = 1 its weight is always 1 and the router gets no gradient; set False",
+            )  # fmt: skip
+        self._check_groups(n, k)
         completed = {
             "expansion_rate": tidy(E), "granularity": tidy(G), "active_rate": tidy(K), "n_experts": n, "top_k": k,
             "d_expert": d_expert,
@@ -95,6 +132,24 @@ class MoeConfig:
         if [(v, type(v)) for v in completed.values()] == [(v, type(v)) for v in map(vars(self).get, completed)]:
             return self  # as in every config that was written to a file
         return dataclasses.replace(self, **completed)
+
+    def _check_groups(self, n: int, k: int) -> None:
+        """Refuses groups of n experts that k cannot be chosen from."""
+        groups, chosen = self.expert_groups, self.chosen_groups
+        if groups == 1:
+            return
+        if n % groups:
+            refuse("moe.expert_groups", groups, f"must divide the {n} experts")
+        if n // groups < 2:
+            refuse(
+                "moe.expert_groups", groups,
+                f"leaves {n // groups} expert a group, but a group's score is the sum of its two best",
+            )  # fmt: skip
+        if k > chosen * (n // groups):
+            refuse(
+                "moe.chosen_groups", chosen,
+                f"have {chosen * (n // groups)} experts ({n} / {groups} a group), fewer than top_k = {k}",
+            )  # fmt: skip
 
     def _granularity(self, d_ff: int) -> tuple[float, int]:
         """(G, d_expert)."""

@@ -24,12 +24,17 @@ class ModelConfig:
     d_model: int = enters(CONSTANT)
     n_layers: int = enters(CONSTANT)
     n_heads: int = enters(CONSTANT)
+    n_kv_heads: int | None = enters(CONSTANT)  # heads of keys and values; None: n_heads
+    head_dim: int | None = enters(CONSTANT)  # width of a head; None: d_model / n_heads
     d_ff: int | None = enters(CONSTANT)  # width of the dense feed-forward; None: 4 d_model
     activation: str = enters(CONSTANT)
     norm: str = enters(CONSTANT)
+    norm_eps: float = enters(CONSTANT)  # what every norm adds to the mean square
     final_norm: bool = enters(CONSTANT)
     positions: str = enters(CONSTANT)
-    qk_norm: bool = enters(CONSTANT)
+    rope_theta: float = enters(CONSTANT)  # base of the rotary positions' frequencies
+    qk_norm: str = enters(CONSTANT)  # RMSNorm of queries and keys: none, of each head, or of all heads together
+    tied_embeddings: bool = enters(CONSTANT)  # the unembedding is the table of tokens
     ff_bias: bool = enters(CONSTANT)  # biases in the dense feed-forward; experts never have any
     attention_float32: bool = enters(CONSTANT)  # scores, softmax and their use in float32, whatever the compute dtype
     init_scale: float = enters(CONSTANT)  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
@@ -41,27 +46,50 @@ class ModelConfig:
 
     def __post_init__(self):
         positive(
-            "model", self, "d_model", "n_layers", "n_heads", "d_ff", "init_scale", "vocab_size", "logits_positions"
-        )
+            "model", self, "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "norm_eps", "rope_theta",
+            "init_scale", "vocab_size", "logits_positions",
+        )  # fmt: skip
         one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
         one_of("model.norm", self.norm, "layernorm", "rmsnorm")
         one_of("model.positions", self.positions, "learned", "rope")
+        one_of("model.qk_norm", self.qk_norm, "none", "head", "full")
         one_of("model.compute_dtype", self.compute_dtype, "float32", "bfloat16", "float64")
         one_of("model.attention", self.attention, "auto", "xla", "flash")
         one_of("model.remat", self.remat, "none", "block", "dispatch")
         if self.ff_bias and self.gated:
             refuse("model.ff_bias", self.ff_bias, f"a gated feed-forward ({self.activation}) has no biases here")
-        if self.d_model % self.n_heads:
-            refuse("model.n_heads", self.n_heads, f"must divide model.d_model = {self.d_model}")
-        if self.positions == "rope" and self.d_model // self.n_heads % 2:
-            refuse("model.n_heads", self.n_heads, "rope turns pairs, so d_model / n_heads must be even")
+        self._complete_heads()
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
+
+    def _complete_heads(self) -> None:
+        """Fills in n_kv_heads and head_dim."""
+        given = self.head_dim is not None
+        if not given and self.d_model % self.n_heads:
+            refuse(
+                "model.n_heads", self.n_heads,
+                f"must divide model.d_model = {self.d_model}, unless model.head_dim is given",
+            )  # fmt: skip
+        head_dim = self.head_dim if given else self.d_model // self.n_heads
+        if self.positions == "rope" and head_dim % 2:
+            if given:
+                refuse("model.head_dim", head_dim, "rope turns pairs, so it must be even")
+            refuse("model.n_heads", self.n_heads, "rope turns pairs, so d_model / n_heads must be even")
+        n_kv_heads = self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+        if self.n_heads % n_kv_heads:
+            refuse("model.n_kv_heads", n_kv_heads, f"must divide model.n_heads = {self.n_heads}")
+        object.__setattr__(self, "head_dim", head_dim)
+        object.__setattr__(self, "n_kv_heads", n_kv_heads)
 
     @property
     def gated(self) -> bool:
         """Whether a feed-forward multiplies its activations by a gate, a third matrix."""
         return self.activation == "swiglu"
+
+    @property
+    def attention_width(self) -> int:
+        """H · Dh, numbers of all heads' queries at one position; d_model where head_dim is not given."""
+        return self.n_heads * self.head_dim
 
     @property
     def ff_matrices(self) -> int:
@@ -96,6 +124,8 @@ class TrainConfig:
     batch_sequences: int = enters(CONSTANT)
     microbatches: int = enters(PROGRAM)
     loss_average_steps: int = enters(CONSTANT)  # steps that train_loss averages over
+    init_from: str | None = enters(HOW)  # W/runs/NAME, W/runs/NAME@STEP or an import; None: weights of the seed
+    init_sha256: str | None = enters(VALUE)  # of that checkpoint (sweep/initial_weights.py); None: of what is there
     log_every_steps: int = enters(HOW)
     log_layers: bool = enters(PROGRAM)
 
@@ -105,6 +135,10 @@ class TrainConfig:
             refuse(
                 "train.microbatches", self.microbatches, f"must divide train.batch_sequences = {self.batch_sequences}"
             )
+        if self.init_sha256 is not None and self.init_from is None:
+            refuse("train.init_sha256", self.init_sha256, "is the digest of train.init_from; give that too")
+        if self.init_from == "":
+            refuse("train.init_from", self.init_from, "must name the folder of a run, or be None")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Paths are `etils.epath` paths; `gs://` stands for any object store, where an obj
 there are no folders, and nothing can be locked. Imports `errors` only.
 
     whole         a file appears whole or not at all
+    folders       a local folder appears whole or not at all
     json_objects  a JSON object in a file, sealed or not
     updates       a JSON object that several writers change in turn
     locks         one process at a time
@@ -12,6 +13,7 @@ there are no folders, and nothing can be locked. Imports `errors` only.
 """
 
 from moe_jax.files.csv_tables import to_csv
+from moe_jax.files.folders import new_folder
 from moe_jax.files.json_objects import (
     DamagedFile,
     UnreadableFile,
@@ -31,6 +33,6 @@ from moe_jax.files.whole import absolute, create, is_remote, move_folder, names_
 
 __all__ = [
     "DamagedFile", "UnreadableFile", "absolute", "create", "is_remote", "locked", "move_folder", "names_in",
-    "read_file", "read_json", "read_sealed", "reseal", "sealed", "tensorstore_errors", "to_csv", "unsealed",
-    "update_json", "write_atomic", "write_json", "write_sealed", "writing",
+    "new_folder", "read_file", "read_json", "read_sealed", "reseal", "sealed", "tensorstore_errors", "to_csv",
+    "unsealed", "update_json", "write_atomic", "write_json", "write_sealed", "writing",
 ]  # fmt: skip

@@ -49,5 +49,10 @@ class Shape:
     def flops_per_token(self, cost: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Training FLOPs of one token by a formula of moe_jax/flops.py; columns: the result of `columns`."""
         counts = {k: columns[k] for k in ("n_active_nonemb", "n_active", "n_router", "n_layers", "d_model")}
-        model = flops.Model(**counts, sequence_length=self.sequence_length, vocab_size=self.vocab_size)
+        model = flops.Model(
+            **counts,
+            attention_width=columns["d_model"],
+            sequence_length=self.sequence_length,
+            vocab_size=self.vocab_size,
+        )
         return flops.FORMULAS[cost](model)

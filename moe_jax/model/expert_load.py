@@ -14,8 +14,8 @@ def rebalanced(biases: Any, load_LxE: jax.Array, rate: float) -> Any:
     those above (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing", algorithm 1).
 
     Loads are whole numbers of the whole batch, so meshes and microbatches cannot change what follows from them. The
-    paper adds the bias to a sigmoid's scores. Here it is added to logits: between softmax shares, which it found hard
-    to balance, the gap of two experts depends on all the others."""
+    paper adds the bias to a sigmoid's scores, as moe.score=sigmoid does here. With softmax it is added to logits:
+    between softmax shares, which it found hard to balance, the gap of two experts depends on all the others."""
     mean_Lx1 = load_LxE.mean(-1, keepdims=True)
     below_LxE = jnp.sign(mean_Lx1 - load_LxE.astype(mean_Lx1.dtype))
     return jax.tree.map(lambda bias_LxE: bias_LxE + (rate * below_LxE).astype(bias_LxE.dtype), biases)

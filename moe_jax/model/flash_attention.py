@@ -5,7 +5,8 @@ whole mesh, on each device's share of the batch; shard_map cannot check kernels 
 outputs are cut over the whole mesh, so nothing has to be reduced there.
 
 B  sequences    H   heads
-S  positions    Dh  width of a head
+S  positions    N   heads of keys and values, H or a divisor of it
+                Dh  width of a head
 """
 
 import functools
@@ -40,7 +41,7 @@ def choose(model: ModelConfig, device: Any, positions: int, documents: bool) -> 
 
 def _why_not(model: ModelConfig, device: Any, positions: int, documents: bool) -> str | None:
     """The rule by which the device has no kernel; None where it has one."""
-    width = model.d_model // model.n_heads
+    width = model.head_dim
     capability = _capability(device)
     if device.platform != "tpu" and capability < 8:
         return f"a {device.platform} device has no kernel; TPUs and NVIDIA GPUs from compute capability 8.0 on have"
@@ -50,7 +51,7 @@ def _why_not(model: ModelConfig, device: Any, positions: int, documents: bool) -
         return f"kernels take bfloat16, not model.compute_dtype = {model.compute_dtype}"
     most = 256 if device.platform == "tpu" or capability >= 9 else 128
     if width % 8 or width > most:
-        return f"kernels take heads whose width is a multiple of 8 up to {most}, not d_model / n_heads = {width}"
+        return f"kernels take heads whose width is a multiple of 8 up to {most}, not model.head_dim = {width}"
     if device.platform == "tpu" and positions % _LANES:
         return f"the kernel for TPU takes a multiple of {_LANES} positions, not data.sequence_length = {positions}"
     if device.platform != "tpu" and documents:
@@ -59,17 +60,17 @@ def _why_not(model: ModelConfig, device: Any, positions: int, documents: bool) -
 
 
 def attend(
-    mesh: Mesh, q_BxSxHxDh: jax.Array, k_BxSxHxDh: jax.Array, v_BxSxHxDh: jax.Array, document_BxS: jax.Array | None
+    mesh: Mesh, q_BxSxHxDh: jax.Array, k_BxSxNxDh: jax.Array, v_BxSxNxDh: jax.Array, document_BxS: jax.Array | None
 ) -> jax.Array:
     """y_BxSxHxDh, as causal_attention.attend gives it up to rounding. On a CPU the kernel for TPU runs interpreted,
     slowly."""
     platform = mesh.devices.flat[0].platform
     kernel = _cudnn if platform == "gpu" else functools.partial(_splash, platform != "tpu")
     local = jax.shard_map(kernel, mesh=mesh, in_specs=P(AXES), out_specs=P(AXES), check_vma=False)
-    return local(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS)
+    return local(q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh, document_BxS)
 
 
-def _splash(interpret, q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):
+def _splash(interpret, q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh, document_BxS):
     # Here, because Pallas takes a while to import and a training on a CPU does without.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -77,18 +78,18 @@ def _splash(interpret, q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):
     _, S, H, Dh = q_BxSxHxDh.shape
     # The kernel does not divide scores by the root of the width. Only the quotient is rounded, not the divisor.
     q_BxSxHxDh = (q_BxSxHxDh.astype(jnp.float32) * Dh**-0.5).astype(q_BxSxHxDh.dtype)
-    q_BxHxSxDh, k_BxHxSxDh, v_BxHxSxDh = (a.swapaxes(1, 2) for a in (q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh))
+    q_BxHxSxDh, k_BxNxSxDh, v_BxNxSxDh = (a.swapaxes(1, 2) for a in (q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh))
     causal = masks.MultiHeadMask([masks.CausalMask((S, S))] * H)
     # One kernel computes all three gradients: scores are then computed once in the backward pass, and the gradient of
     # queries is added up from one part a block of keys.
     sizes = splash.BlockSizes(*_block_sizes(S), *_block_sizes(S), use_fused_bwd_kernel=True)
     kernel = splash.make_splash_mha_single_device(causal, block_sizes=sizes, interpret=interpret)
 
-    def one(q_HxSxDh, k_HxSxDh, v_HxSxDh, document_S):
+    def one(q_HxSxDh, k_NxSxDh, v_NxSxDh, document_S):
         documents = None if document_S is None else splash.SegmentIds(document_S, document_S)
-        return kernel(q_HxSxDh, k_HxSxDh, v_HxSxDh, documents)
+        return kernel(q_HxSxDh, k_NxSxDh, v_NxSxDh, documents)
 
-    return jax.vmap(one)(q_BxHxSxDh, k_BxHxSxDh, v_BxHxSxDh, document_BxS).swapaxes(1, 2)
+    return jax.vmap(one)(q_BxHxSxDh, k_BxNxSxDh, v_BxNxSxDh, document_BxS).swapaxes(1, 2)
 
 
 def _block_sizes(S: int) -> tuple[int, int, int]:
@@ -98,10 +99,10 @@ def _block_sizes(S: int) -> tuple[int, int, int]:
     return q, kv, next(size for size in range(_LARGEST_PRODUCT, 0, -_LANES) if kv % size == 0)
 
 
-def _cudnn(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS):
+def _cudnn(q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh, document_BxS):
     assert document_BxS is None  # _why_not says so
     return jax.nn.dot_product_attention(
-        q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, is_causal=True, implementation="cudnn"
+        q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh, is_causal=True, implementation="cudnn"
     )  # fmt: skip
 
 

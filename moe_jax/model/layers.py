@@ -40,7 +40,7 @@ class Norm(nnx.Module):
     """LayerNorm or RMSNorm over the last axis, in at least float32."""
 
     def __init__(self, config: ModelConfig, width: int | None = None, kind: str | None = None):
-        self.kind = kind or config.norm
+        self.kind, self.eps = kind or config.norm, config.norm_eps
         width = width or config.d_model
         dtype = parameter_dtype(config)
         self.scale = nnx.Param(jnp.ones(width, dtype), logical_axes=(None,))
@@ -51,7 +51,7 @@ class Norm(nnx.Module):
         y = x.astype(self.scale.dtype)
         if self.kind == "layernorm":
             y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-5)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
         y = y * _rank(self.scale[...], y.ndim)
         if self.kind == "layernorm":
             y = y + _rank(self.bias[...], y.ndim)

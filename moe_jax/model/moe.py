@@ -33,8 +33,8 @@ from moe_jax.model.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
 class RouterBias(nnx.Variable):
-    """A number for each expert, added to its logits where tokens choose (Wang et al. 2024). Loads train it, not
-    gradients: see moe_jax/model/expert_load.py."""
+    """A number for each expert, added to its logits or sigmoid scores where tokens choose (Wang et al. 2024). Loads
+    train it, not gradients: see moe_jax/model/expert_load.py."""
 
 
 class MoeLayer(nnx.Module):
@@ -59,6 +59,8 @@ class MoeLayer(nnx.Module):
             self.shared = FeedForward(
                 dataclasses.replace(m, d_ff=f * moe.shared_experts, ff_bias=False), layout, jax.random.fold_in(key, 1)
             )
+        if moe.shared_gate:
+            self.shared_gate_d = weight(m, jax.random.fold_in(key, 2), (d,), (None,), d)
         if moe.output_norm:
             self.norm = Norm(m)
 
@@ -76,8 +78,17 @@ class MoeLayer(nnx.Module):
         else:
             y_BxSxd, statistics = self._in_one(x_BxSxd, bias_E, experts)
         if self.config.moe.shared_experts:
-            y_BxSxd = y_BxSxd + self.shared(x_BxSxd)
+            y_BxSxd = y_BxSxd + self._shared(x_BxSxd)
         return (self.norm(saved(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
+
+    def _shared(self, x_BxSxd: jax.Array) -> jax.Array:
+        """The shared experts' output, times sigmoid(x · w) with moe.shared_gate (Qwen2-MoE, 2407.10671)."""
+        y_BxSxd = self.shared(x_BxSxd)
+        if not self.config.moe.shared_gate:
+            return y_BxSxd
+        w_d = self.shared_gate_d[...]
+        gate_BxS = jax.nn.sigmoid(jnp.einsum("BSd,d->BS", x_BxSxd.astype(w_d.dtype), w_d, precision="highest"))
+        return y_BxSxd * gate_BxS.astype(y_BxSxd.dtype)[..., None]
 
     def _in_one(self, x_BxSxd, bias_E, experts):
         """The whole layer in one shard_map."""

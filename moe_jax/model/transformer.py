@@ -68,14 +68,19 @@ class Transformer(nnx.Module):
         self.config, self.layout, self.end_of_document = config, layout, end_of_document
         m = config.model
         k_tokens, k_positions, k_blocks, k_head = jax.random.split(key, 4)
-        self.tokens_Vxd = weight(m, k_tokens, (vocab_size, m.d_model), (None, "embed"), 1)
+        # A table that is the unembedding too begins as one: with a fan-in of 1 the first logits would be √d times as
+        # large. Positions are added to tokens, so they have the same scale.
+        fan_in = m.d_model if m.tied_embeddings else 1
+        self.tokens_Vxd = weight(m, k_tokens, (vocab_size, m.d_model), (None, "embed"), fan_in)
         if m.positions == "learned":
-            self.positions_Sxd = weight(m, k_positions, (config.data.sequence_length, m.d_model), (None, "embed"), 1)
+            shape = config.data.sequence_length, m.d_model
+            self.positions_Sxd = weight(m, k_positions, shape, (None, "embed"), fan_in)
         # Every parameter of `blocks` has a leading axis of L.
         self.blocks = nnx.vmap(lambda k: Block(config, layout, k))(jax.random.split(k_blocks, m.n_layers))
         if m.final_norm:
             self.norm = Norm(m)
-        self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model)
+        if not m.tied_embeddings:
+            self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model)
 
     def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(hidden_BxSxd before the unembedding, statistics of the MoE layers, each with a leading axis of L; {} for a
@@ -104,7 +109,8 @@ class Transformer(nnx.Module):
         return unembed(x_BxSxd, self.layout.gathered(self._head(x_BxSxd)))
 
     def _head(self, x_BxSxd: jax.Array) -> jax.Array:
-        return self.head_dxV[...].astype(x_BxSxd.dtype)
+        head_dxV = self.tokens_Vxd[...].T if self.config.model.tied_embeddings else self.head_dxV[...]
+        return head_dxV.astype(x_BxSxd.dtype)
 
     def losses(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""

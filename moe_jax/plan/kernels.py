@@ -52,8 +52,8 @@ def attention_kernel(
     sides += ["q"] * (len(operands) - masks - len(sides))
 
     def reads(shape: Sequence[int], side: str) -> float:
-        # Documents are those of all heads, positions of all sequences too.
-        sharing = B * H / {3: B * H, 2: B, 1: 1}[len(shape) - len(batch)]
+        # Documents are those of all heads, positions of all sequences too; several heads may share keys and values.
+        sharing = B * H / {3: math.prod(shape[:-2]), 2: B, 1: 1}[len(shape) - len(batch)]
         if side == read_again:
             return sharing * pairs * block[side] / S
         return 1 if read_again == "q" else sharing  # dkv: all heads go over a block of keys before the next block

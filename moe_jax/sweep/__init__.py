@@ -2,6 +2,7 @@
 
 May import moe_jax.config, moe_jax.data and the modules that stand directly in moe_jax.
 
+initial_weights     the checkpoint of train.init_from, by its digest
 planned_grid        a config file -> its runs, counted for their token store
 from_config         enters a config's runs in a workdir's manifest
 manifest            sweep.json as a value

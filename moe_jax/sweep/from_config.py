@@ -7,7 +7,7 @@ from moe_jax import files
 from moe_jax.config.config_file import ConfigFile
 from moe_jax.data.store import MissingStore, Store, open_store, read_info
 from moe_jax.errors import UserError
-from moe_jax.sweep import jobs
+from moe_jax.sweep import initial_weights, jobs
 from moe_jax.sweep.manifest import Manifest, PlannedRun, check_routers, plan_runs
 from moe_jax.sweep.planned_grid import plan_grid
 from moe_jax.sweep.submission_records import check_submitted
@@ -48,7 +48,7 @@ def entered_before(file: ConfigFile, workdir: Workdir) -> Sequence[PlannedRun]:
     except MissingStore:
         manifest = workdir.manifest()
         if manifest is not None and manifest.store.path == file.config.data.store:
-            return plan_runs(file.runs(whole_grid=False), manifest.store)
+            return plan_runs(initial_weights.with_digests(file.runs(whole_grid=False)), manifest.store)
     return ()
 
 

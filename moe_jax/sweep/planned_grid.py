@@ -12,6 +12,7 @@ from moe_jax.data import vocabularies, windows
 from moe_jax.data.batches import Batches
 from moe_jax.data.store import MissingStore, Store, open_store
 from moe_jax.errors import UserError
+from moe_jax.sweep import initial_weights
 from moe_jax.sweep.jobs import Saving, saving
 from moe_jax.sweep.manifest import PlannedRun, StoreIdentity, plan_runs
 
@@ -77,7 +78,7 @@ def plan_grid(file: ConfigFile, *, whole_grid: bool = True, store_required: bool
     Where the store is missing, the runs are counted for the vocabulary that the config names, unless
     `store_required`. Raises UserError for bad cells, another store in a cell, or a store that is missing or was made
     from other text."""
-    runs = file.runs(whole_grid=whole_grid)
+    runs = initial_weights.with_digests(file.runs(whole_grid=whole_grid))
     if whole_grid:
         _check_grid(file, runs)
     path = file.config.data.store

@@ -8,6 +8,7 @@ compiled step of one run or of a pack) → step (the train step itself) → run 
 - group, run: the runs that train together; one run's log, checkpoints and result
 - program, step, optimizer, skip_step: the compiled functions; AdamW and its schedules; skipping outlier batches
 - put, held_out: batches onto the devices; the held-out loss
+- initial_weights: the weights of another run's checkpoint, where train.init_from names one
 - checkpoint, metrics, sinks, profiling: what a run writes while it trains
 - processes, stopping: several processes of one run; requests to stop
 - compile_cache: compiled programs on disk

@@ -4,7 +4,8 @@ Where a run begins, in order of preference:
   1. it has a result: nothing is done (goal.result_of);
   2. it has a checkpoint whose digests match: from there, metrics.jsonl cut to the steps before;
   3. its trunk has one, at the step where the run branches off or before: from there, with the trunk's metrics so far;
-  4. from the seed.
+  4. from the weights of train.init_from, where the config names them;
+  5. from the seed.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from moe_jax.sweep.manifest import StoreIdentity
 from moe_jax.sweep.result import Result, Status, TrunkResult
 from moe_jax.sweep.run_record import RunRecord, RunStore
 from moe_jax.text import number
-from moe_jax.training import attempts, held_out, processes, sinks
+from moe_jax.training import attempts, held_out, initial_weights, processes, sinks
 from moe_jax.training.attempts import Claim
 from moe_jax.training.checkpoint import Checkpoints
 from moe_jax.training.goal import Goal
@@ -99,7 +100,10 @@ class Run:
                 self.options.say(f"{self.name}: begins at its seed: none of its checkpoints can be used")
             with self.times.spent_on("compile"):
                 self.recorder.enter(Phase.COMPILING)
-                state, step = trainer.init(self.config.seed), 0
+                if self.config.train.init_from is None:
+                    state, step = trainer.init(self.config.seed), 0
+                else:
+                    state, step = initial_weights.first_state(trainer, self.config, self.store, self.options.say), 0
         self._resume_log(step, None if branched is None else self.goal.trunk)
         return state, step
 

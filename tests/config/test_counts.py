@@ -40,11 +40,15 @@ def config(*overrides):
             "model.norm=rmsnorm",
             "model.positions=rope",
         ),
-        ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=True", "model.n_layers=3"),
+        ("moe.output_norm=True", "model.final_norm=False", "model.qk_norm=head", "model.n_layers=3"),
         ("moe=None", "model.activation=swiglu"),
         ("moe=None", "model.ff_bias=True"),
         ("model.ff_bias=True",),
         ("moe.shared_experts=2", "moe.granularity=4", "model.ff_bias=True"),
+        ("model.n_heads=4", "model.n_kv_heads=2", "model.head_dim=24"),
+        ("model.n_heads=4", "model.n_kv_heads=2", "model.qk_norm=full", "model.tied_embeddings=True"),
+        ("model.tied_embeddings=True", "model.positions=rope", "model.qk_norm=full", "moe=None"),
+        ("moe.shared_experts=2", "moe.shared_gate=True", "moe.score=sigmoid", "moe.expert_groups=2"),
     ],
 )
 def test_counts_are_the_built_models(overrides):

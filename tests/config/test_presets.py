@@ -142,7 +142,7 @@ def test_krajewski2025_has_the_papers_variants():
 
 def test_abnar2025_is_its_table_1():
     c = preset("abnar2025")
-    assert c.moe.sparsity == pytest.approx(0.9) and c.moe.router_z_loss_weight == 1e-3 and c.model.qk_norm
+    assert c.moe.sparsity == pytest.approx(0.9) and c.moe.router_z_loss_weight == 1e-3 and c.model.qk_norm == "head"
     assert c.moe.dispatch == "dropless"
     assert c.moe.d_expert == 4 * c.model.d_model and c.model.ff_matrices == 3
     # E and K do not follow G: the same numbers of narrower experts.

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import io
 import re
 
@@ -49,7 +48,7 @@ def commands(text):
 @functools.cache
 def flags_of(verb):
     """The flags that a verb's --help shows; submit's with each of its launchers."""
-    main = importlib.import_module(f"moe_jax.cli.{verb}").main
+    main = main_lib.module_of(verb).main
     launchers = [[f"--launcher={name}"] for name in registry.MODULES] if verb == "submit" else [[]]
     shown = io.StringIO()
     for launcher in launchers:

@@ -12,6 +12,7 @@ from moe_jax.model.causal_attention import attend
 from tests.models import distance
 
 B, H, Dh = 2, 3, 4
+GROUP = 2  # heads of queries that share keys, where they do
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,11 @@ def _small_chunks(monkeypatch):
     monkeypatch.setattr(causal_attention, "CHUNK_POSITIONS", 4)
 
 
-def plain(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision):
+def plain(q_BxSxHxDh, k_BxSxNxDh, v_BxSxNxDh, document_BxS, precision):
+    """With keys and values repeated for the heads of queries that share them."""
+    k_BxSxHxDh, v_BxSxHxDh = (
+        jnp.repeat(a, q_BxSxHxDh.shape[2] // a.shape[2], axis=2) for a in (k_BxSxNxDh, v_BxSxNxDh)
+    )
     S, Dh = q_BxSxHxDh.shape[1], q_BxSxHxDh.shape[3]
     scores_BxHxSxS = jnp.einsum("BSHD,BTHD->BHST", q_BxSxHxDh, k_BxSxHxDh) / Dh**0.5
     seen = jnp.tril(jnp.ones((S, S), bool))[None, None]
@@ -29,8 +34,10 @@ def plain(q_BxSxHxDh, k_BxSxHxDh, v_BxSxHxDh, document_BxS, precision):
     return jnp.einsum("BHST,BTHD->BSHD", share_BxHxSxS, v_BxSxHxDh)
 
 
-def given(S, dtype, Dh=Dh):
-    q, k, v, d_y = (3 * jax.random.normal(jax.random.key(i), (B, S, H, Dh), dtype) for i in range(4))
+def given(S, dtype, Dh=Dh, group=1):
+    """H heads of keys and values, and `group` of queries for each."""
+    heads = (group * H, H, H, group * H)
+    q, k, v, d_y = (3 * jax.random.normal(jax.random.key(i), (B, S, h, Dh), dtype) for i, h in enumerate(heads))
     document_BxS = jnp.cumsum(jax.random.bernoulli(jax.random.key(9), 0.2, (B, S)), axis=1)
     return (q, k, v), d_y, document_BxS
 
@@ -48,10 +55,11 @@ def both(attention, qkv, d_y, document_BxS):
 
 @pytest.mark.parametrize("S", [1, 3, 4, 13, 32, 45])
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_is_plain_attention(S, masked):
+@pytest.mark.parametrize("group", [1, GROUP])
+def test_it_is_plain_attention(S, masked, group):
     """Chunks of 4 and of more, whole and not; in float64, and in float32 as exact as that is."""
     with jax.enable_x64(True):
-        qkv, d_y, document_BxS = given(S, jnp.float64)
+        qkv, d_y, document_BxS = given(S, jnp.float64, group=group)
         document_BxS = document_BxS if masked else None
         wanted = both(plain, qkv, d_y, document_BxS)
         for a, b in zip(both(attend, qkv, d_y, document_BxS), wanted, strict=True):

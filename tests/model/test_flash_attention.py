@@ -14,7 +14,7 @@ from moe_jax.errors import UserError
 from moe_jax.model import flash_attention, sharding
 from moe_jax.training.program import Pack
 from moe_jax.training.step import Trainer
-from tests.model.test_causal_attention import both, given, plain
+from tests.model.test_causal_attention import GROUP, both, given, plain
 from tests.models import END_OF_DOCUMENT, VOCABULARY, config, distance, loss_and_gradients, trainer, windows
 
 TPU = types.SimpleNamespace(platform="tpu")
@@ -32,8 +32,9 @@ def kernel(mesh):
 
 @pytest.mark.parametrize(("S", "Dh"), [(128, 8), (384, 64)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_kernel_is_plain_attention(S, Dh, masked):
-    qkv, d_y, document_BxS = given(S, jnp.float32, Dh)
+@pytest.mark.parametrize("group", [1, GROUP])
+def test_the_kernel_is_plain_attention(S, Dh, masked, group):
+    qkv, d_y, document_BxS = given(S, jnp.float32, Dh, group)
     document_BxS = document_BxS if masked else None
     wanted = both(plain, qkv, d_y, document_BxS)
     for a, b in zip(both(kernel(mesh()), qkv, d_y, document_BxS), wanted, strict=True):
@@ -81,7 +82,7 @@ def model(*overrides):
         (types.SimpleNamespace(platform="gpu", compute_capability="gfx942"), (), 4096, False, "a gpu device has no"),
         (TPU, ("model.attention_float32=True",), 4096, False, "model.attention_float32 asks for float32"),
         (H100, ("model.compute_dtype=float32",), 4096, False, "not model.compute_dtype = float32"),
-        (TPU, ("model.d_model=24",), 4096, False, "multiple of 8 up to 256, not d_model / n_heads = 12"),
+        (TPU, ("model.d_model=24",), 4096, False, "multiple of 8 up to 256, not model.head_dim = 12"),
         (A100, ("model.d_model=512",), 4096, False, "up to 128"),
         (TPU, (), 4000, False, "a multiple of 128 positions, not data.sequence_length = 4000"),
         (H100, (), 4096, True, "data.mask_documents"),
@@ -103,7 +104,7 @@ def test_flash_needs_a_kernel_and_auto_takes_it_where_there_is_one(device, overr
 def test_gpus_are_given_cudnn(monkeypatch):
     """Lowered here for a GPU, forward and backward; it has run on none."""
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
-    one = jax.ShapeDtypeStruct((2, 256, 3, 64), jnp.bfloat16)
+    q, shared = (jax.ShapeDtypeStruct((2, 256, heads, 64), jnp.bfloat16) for heads in (6, 3))
     unpartitioned = jax.sharding.Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
 
     def loss(*qkv):
@@ -114,7 +115,7 @@ def test_gpus_are_given_cudnn(monkeypatch):
         return local(*qkv).astype(jnp.float32).sum()
 
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
-    text = gradients.trace(one, one, one).lower(lowering_platforms=("cuda",)).as_text()
+    text = gradients.trace(q, shared, shared).lower(lowering_platforms=("cuda",)).as_text()
     assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
     assert "256x256" not in text  # no scores
 

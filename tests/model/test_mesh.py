@@ -18,8 +18,14 @@ from tests.models import EXPERT_CHOICE, config, distance, loss_and_gradients, pu
 ROUTERS = {
     "token choice": (),
     "expert choice": (*EXPERT_CHOICE, "train.batch_sequences=32"),  # a quarter of which holds whole groups
+    "published shapes": (
+        "model.n_heads=4", "model.n_kv_heads=2", "model.head_dim=6", "model.qk_norm=full", "model.positions=rope",
+        "model.tied_embeddings=True", "moe.active_rate=1.5", "moe.score=sigmoid", "moe.renormalise=True",
+        "moe.routed_scale=2.5", "moe.expert_groups=4", "moe.chosen_groups=2", "moe.bias_update_rate=0.01",
+        "moe.shared_experts=1", "moe.shared_gate=True",
+    ),
     "dropless": ("moe.dispatch=dropless", "moe.bias_update_rate=0.01"),
-}
+}  # fmt: skip
 MESHES = [
     {"data": 2},
     {"expert": 2},

@@ -1,6 +1,7 @@
 """`slots` gives what the oracle `dense` gives, forward and in every gradient, however the tokens are routed."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -21,6 +22,10 @@ ROUTERS = {
     "an odd number of tokens": ("data.sequence_length=13", "moe.capacity_factor=1.1"),
     "batch-prioritised, a shared expert": (
         "moe.capacity_factor=0.5", "moe.batch_prioritised=True", "moe.shared_experts=1",
+    ),
+    "deepseek's": (
+        "moe.active_rate=1.5", "moe.score=sigmoid", "moe.renormalise=True", "moe.routed_scale=2.5",
+        "moe.expert_groups=4", "moe.chosen_groups=2", "moe.shared_experts=1", "moe.shared_gate=True",
     ),
     "expert choice": EXPERT_CHOICE,
     "expert choice over tokens": (*EXPERT_CHOICE, "moe.softmax=over_tokens"),
@@ -106,11 +111,14 @@ def test_dropping_is_causal_in_order_and_in_groups_of_one_sequence(overrides):
     assert np.array_equal(before[:, :10], after[:, :10]) == (not overrides)
 
 
-def test_shared_experts_serve_every_token():
-    c = config("moe.shared_experts=2", "moe.output_norm=False")
+@pytest.mark.parametrize("gated", [False, True])
+def test_shared_experts_serve_every_token(gated):
+    c = config("moe.shared_experts=2", "moe.output_norm=False", f"moe.shared_gate={gated}")
     x = jax.random.normal(jax.random.key(1), (16, 16, 16))
     moe, alone = (nnx.merge(*layer(c, 1, 1)) for c in (c, config()))  # the same key, so the same routed experts
     shared = jax.nn.relu(x @ moe.shared.w_in_dxF[...]) @ moe.shared.w_out_fxd[...]
+    if gated:
+        shared = shared / (1 + jnp.exp(-(x @ moe.shared_gate_d[...])))[..., None]
     assert moe.shared.w_in_dxF.shape == (16, 2 * c.moe.d_expert)
     with_shared, routed = jax.jit(lambda x: (moe(x)[0], alone(x)[0]))(x)
     np.testing.assert_allclose(with_shared, routed + shared, atol=1e-6)

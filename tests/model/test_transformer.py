@@ -17,7 +17,14 @@ from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, check_causa
 KINDS = {
     "token choice, heavy overflow": ("moe.capacity_factor=0.5",),
     "rope, gated, rmsnorm, qk-norm": (
-        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=True", "moe=None",
+        "model.positions=rope", "model.activation=swiglu", "model.norm=rmsnorm", "model.qk_norm=head", "moe=None",
+    ),
+    "shared keys, QK-norm of all heads": (
+        "model.n_heads=4", "model.n_kv_heads=2", "model.head_dim=6", "model.qk_norm=full", "model.positions=rope",
+    ),
+    "deepseek's router, gated shared expert": (
+        "moe.active_rate=1.5", "moe.score=sigmoid", "moe.renormalise=True", "moe.routed_scale=2.5",
+        "moe.expert_groups=4", "moe.chosen_groups=2", "moe.shared_experts=1", "moe.shared_gate=True",
     ),
     "expert choice": EXPERT_CHOICE,
     "dropless": ("moe.dispatch=dropless",),
@@ -99,6 +106,32 @@ def test_the_chunked_losses_are_the_plain_ones(positions):
 
     agree(both(lambda p: t.model(p).losses(given)[0][3, 5:].mean()), both(lambda p: plain(p)[3, 5:].mean()))
     agree(both(lambda p: 3 * t.model(p).loss(given)[0]), both(lambda p: 3 * plain(p).mean()))
+
+
+def test_a_tied_table_has_both_gradients():
+    """Of the embedding and of the unembedding, which an untied model with the same numbers has apart."""
+    tied, apart = (trainer(config(f"model.tied_embeddings={t}")) for t in (True, False))
+    given = windows(tied.config)
+    params = tied.init(0).params
+    table = params["tokens_Vxd"]
+    assert "head_dxV" not in params
+    loss, gradients = jax.jit(jax.value_and_grad(lambda p: tied.model(p).loss(given)[0]))(params)
+    same, others = jax.jit(jax.value_and_grad(lambda p: apart.model(p).loss(given)[0]))(params | {"head_dxV": table.T})
+    assert float(loss) == pytest.approx(float(same), rel=1e-6)
+    both = others.pop("head_dxV").T + others["tokens_Vxd"]
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(others | {"tokens_Vxd": both}), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    hidden = tied.model(params)(given[:, :-1])[0]
+    np.testing.assert_allclose(tied.model(params).logits(hidden), hidden @ table.T, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tied_model_begins_with_the_logits_of_an_untied_one():
+    """Its table has the unembedding's scale, so the first loss is about ln V."""
+    losses = []
+    for tied in (True, False):
+        t = trainer(config(f"model.tied_embeddings={tied}", "model.d_model=128"))
+        losses.append(float(jax.jit(lambda p, t=t: t.model(p).loss(windows(t.config))[0])(t.init(0).params)))
+    assert losses == pytest.approx([np.log(VOCABULARY)] * 2, abs=0.1)
 
 
 def test_depth_does_not_change_what_is_compiled():

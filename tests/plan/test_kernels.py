@@ -49,6 +49,15 @@ def test_one_sequence_has_no_axis_for_the_batch():
     assert found.reads == (1, 1, 1, 3, 3, H, 3 * H, H)
 
 
+def test_heads_that_share_keys_read_them_again():
+    """Each of two heads reads all its keys; going over a block of keys, they are read once."""
+    shared = [(1, 4, 2), (1, 4, 2), (B, H, S, Dh), *[(B, 1, S, Dh)] * 2]
+    found = kernel("fwd_residuals", [*shared, (S, 128)])
+    assert found.flops == 2 * ONE_PRODUCT and found.reads == (1, 1, 1, 3 * H, 3 * H, B * H)
+    statistics = [(B, H, 8, S), (B, H, S, Dh), (B, H, 8, S)]
+    assert kernel("dkv_no_residuals", [*shared, *statistics, (8, S)]).reads[2:5] == (1.5, 1, 1)
+
+
 def test_other_kernels_are_none():
     assert attention_kernel("jit(step)/gmm/pallas_call", "", 2, QKV, 1) is None
 

@@ -19,7 +19,7 @@ from moe_jax.training.step import Trainer
 
 V = 512
 COMMON = (
-    "model.d_model=128", "model.n_heads=4", "model.activation=swiglu", "model.positions=rope", "model.qk_norm=True",
+    "model.d_model=128", "model.n_heads=4", "model.activation=swiglu", "model.positions=rope", "model.qk_norm=head",
     "model.norm=rmsnorm", "moe.granularity=4", "data.sequence_length=256", "train.batch_sequences=16",
     "model.logits_positions=64",
 )  # fmt: skip

@@ -59,7 +59,7 @@ class Router(Protocol):
     logits_RxTxE  x · router matrix, float32 (float64 in a float64 model)
     moe           the config's moe group: top_k = K, n_experts = E, softmax, …
     capacity      C, from moe.capacity_factor; a Choice may ignore it
-    bias_E        with moe.bias_update_rate > 0, what to add to the logits for the choice, not for weights; else None"""
+    bias_E        with moe.bias_update_rate > 0, what to add for the choice, not for weights; else None"""
 
     def __call__(
         self, logits_RxTxE: jax.Array, moe: MoeConfig, capacity: int, bias_E: jax.Array | None
