@@ -15,6 +15,8 @@ VERBS = {
     "submit": "submit the grid of a config to xpk, to queued resources, or to this machine",
     "status": "show which runs are queued, running, done, diverged or failed",
     "evaluate": "evaluate a run's checkpoint on a store's held-out part",
+    "generate": "continue a prompt with a run's checkpoint",
+    "inspect": "show which experts a run's tokens choose, before training and after",
     "collect": "write the results of finished runs to results.csv",
     "fit": "fit a scaling law to results.csv, write law.json",
     "predict": "predict the loss of every planned run by a law, with an interval",
