@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> None:
     run = loading.run_of(flags.workdir)
     info = store_info(run, flags.store)
     vocabulary = read_vocabulary(flags.store or run.store.path, info)
-    generator = Generator(restore_without_dropping(flags.workdir), vocabulary.size, info.end_of_document)
+    restored = restore_without_dropping(flags.workdir, say=_say)
+    generator = Generator(restored, vocabulary.size, info.end_of_document)
     prompt = vocabulary.encode(text).tolist()
     generator.check_prompt(prompt)
     for sample in range(flags.samples):
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
             _show(stream.add(token).translate(_CONTROL))
         _show(stream.rest().translate(_CONTROL) + "\n")
         of = f"sample {sample + 1} of {flags.samples}: " if flags.samples > 1 else ""
-        print(f"[{of}{_ending(generator, prompt, made)}]", file=sys.stderr, flush=True)
+        _say(f"[{of}{_ending(generator, prompt, made)}]")
 
 
 def _ending(generator: "Generator", prompt: list[int], made: list[int]) -> str:
@@ -85,6 +86,10 @@ def _prompt(given: str) -> str:
     except UnicodeError as e:
         raise UserError("--prompt: is no UTF-8 text") from e
     return given
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _show(text: str) -> None:

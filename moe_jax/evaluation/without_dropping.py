@@ -1,6 +1,7 @@
 """A run restored so that no token is dropped: what one token gets then depends on no other token's choice."""
 
 import dataclasses
+from collections.abc import Callable
 
 from moe_jax.config.schema import Config
 from moe_jax.evaluation import loading
@@ -8,11 +9,12 @@ from moe_jax.evaluation.loading import Restored
 from moe_jax.training.step import Trainer
 
 
-def restore_without_dropping(run_folder: str) -> Restored:
+def restore_without_dropping(run_folder: str, say: Callable[[str], None] = print) -> Restored:
     """A run's newest checkpoint on this machine's devices, with dropless dispatch where tokens choose their experts.
+    `say` is told of checkpoints that are skipped.
 
     Raises as loading.restore, and where a router of the user's own fills slots itself."""
-    run, restored = loading.run_of(run_folder), loading.restore(run_folder)
+    run, restored = loading.run_of(run_folder), loading.restore(run_folder, say=say)
     config = without_dropping(run.config)
     if config == run.config:
         return restored

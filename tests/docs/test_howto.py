@@ -142,6 +142,7 @@ def test_corpus(page):
     assert len(losses) == 10 and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @a_page("inspect")
 def test_inspect(page):
     *_, drawn, greedy, inspected, reported = page.run()

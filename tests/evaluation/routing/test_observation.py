@@ -76,7 +76,7 @@ def test_a_router_built_by_hand(dispatch, mesh):
             listed = [(int(text), share) for text, share, _ in layer.top_tokens[str(e)]]
             ids, n = np.unique(tokens[tokens % 7 == e], return_counts=True)
             assert dict(listed) == pytest.approx(dict(zip(ids.tolist(), n / wanted[e], strict=True)))
-        assert 0 < layer.entropy < np.log(16)
+        assert 0 <= layer.entropy < 1e-3
         if dispatch == "slots":
             groups = windows.rows[:, :-1].reshape(20, -1) % 7
             load = np.stack([np.bincount(group, minlength=7) for group in groups])
@@ -115,7 +115,7 @@ def test_what_is_dropped_is_what_the_model_drops():
     t, windows = trainer(c), random_windows(c, 16)
     weights = t.init(0).weights
     layers = routing_of(Observer(t), weights, windows, c, VOCABULARY, str)
-    _, statistics = t.model(weights)(windows.rows[:, :-1])
+    _, statistics = jax.jit(lambda weights, tokens: t.model(weights)(tokens))(weights, windows.rows[:, :-1])
     assert layers[0].dropped_fraction == pytest.approx(float(statistics["dropped_fraction"][0]), rel=1e-6) != 0
     assert layers[0].load == tuple(np.asarray(statistics["load_E"])[0].tolist())
     assert layers[0].entropy == pytest.approx(float(statistics["entropy"][0]), rel=1e-5)

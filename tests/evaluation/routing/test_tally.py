@@ -66,7 +66,7 @@ def test_independent_experts_are_no_pairs_and_planted_ones_are_first():
     even = chosen(pairs, 8).astype(np.int64)
     for _, _, seen, chance in summary.pairs_above_chance(even.T @ even):
         assert abs(seen - chance) < 4 * math.sqrt(chance)
-    planted = np.concatenate([even, chosen([(2, 5)] * 600, 8)])
+    planted = np.concatenate([even, chosen([(2, 5)] * 1000, 8)])
     (a, b, seen, chance), *others = summary.pairs_above_chance(planted.T @ planted)
     assert (a, b) == (2, 5) and seen / chance > 1.5 > max(seen / chance for _, _, seen, chance in others)
 
