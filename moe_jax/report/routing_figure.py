@@ -35,7 +35,7 @@ def expert_loads(routing: RoutingRecord) -> Figure:
         axes[0].set_ylim(0, 1.06 * max(1.0, *(layer.max_over_mean for _, pair in shown for layer in pair)))
         shared_labels(figure, "experts, by their load", "tokens of the expert ÷ mean")
         looks.append(("balanced", {"color": "0.4", "linewidth": 0.8}))
-        add_legend(figure, looks, loc="outside lower center", ncols=3)
+        add_legend(figure, looks)
         return figure
 
 
