@@ -41,11 +41,11 @@ def _loads(routing: RoutingRecord) -> Table:
     for number, when, layer in _by_layer(routing):
         over_mean = [short(layer.load_percentile(q) / (layer.mean_load or 1)) for q in (5, 50, 95)]
         rows.append(
-            [number, when, short(layer.max_over_mean), *over_mean, fixed(layer.max_violation, 3), f"{layer.idle:,}",
+            [number, when, short(layer.max_over_mean), *over_mean, fixed(layer.max_violation, 3), f"{layer.unused:,}",
              _entropy(layer), percent(layer.dropped_fraction)]
         )  # fmt: skip
     headings = [
-        ">layer", "", ">max / mean", ">5%", ">median", ">95%", ">max violation", ">without a token", ">entropy (nats)",
+        ">layer", "", ">max / mean", ">5%", ">median", ">95%", ">max violation", ">unused", ">entropy (nats)",
         ">dropped in training",
     ]  # fmt: skip
     return Table(headings, rows, spare=[">5%", ">95%", ">max violation"])

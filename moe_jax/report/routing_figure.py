@@ -29,10 +29,11 @@ def expert_loads(routing: RoutingRecord) -> Figure:
                 loads = [load / (layer.mean_load or 1) for load in sorted(layer.load, reverse=True)]
                 ax.plot(range(1, len(loads) + 1), loads, **look)
             ax.axhline(1, color="0.4", linewidth=0.8)
-            idle = f", {pair[1].idle} idle" if pair[1].idle else ""
-            ax.set_title(f"layer {number} of {len(layers)}{idle}")
+            unused = f", {pair[1].unused} unused" if pair[1].unused else ""
+            ax.set_title(f"layer {number} of {len(layers)}{unused}")
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes[0].set_ylim(0, 1.06 * max(1.0, *(layer.max_over_mean for _, pair in shown for layer in pair)))
+        most = max(1.0, *(layer.max_over_mean for _, pair in shown for layer in pair))
+        axes[0].set_ylim(-0.02 * most, 1.06 * most)  # a load of 0 stays above the axis
         shared_labels(figure, "experts, by their load", "tokens of the expert ÷ mean")
         looks.append(("balanced", {"color": "0.4", "linewidth": 0.8}))
         add_legend(figure, looks)

@@ -46,7 +46,7 @@ class LayerRouting:
         return self.max_over_mean - 1
 
     @property
-    def idle(self) -> int:
+    def unused(self) -> int:
         """Experts that no token chose."""
         return self.load.count(0)
 

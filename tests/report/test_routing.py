@@ -61,7 +61,7 @@ def test_figures_are_readable(layers):
     figure = routing_figure.expert_loads(record([IDLE, BUSY, EVEN] * layers, initial=[EVEN, IDLE, EVEN] * layers))
     assert_nothing_overlaps(figure)
     assert figure.get_supxlabel() and figure.get_supylabel() and figure.legends
-    assert figure.axes[0].get_title() == f"layer 1 of {3 * layers}, 3 idle"
+    assert figure.axes[0].get_title() == f"layer 1 of {3 * layers}, 3 unused"
     before, after, _ = figure.axes[0].lines
     assert after.get_ydata().tolist() == pytest.approx([16 / 13] * 13 + [0] * 3)
     assert before.get_ydata().tolist() == [1] * 16

@@ -58,9 +58,9 @@ def collapse(record: RoutingRecord) -> Iterator[str]:
         return
     for number, layer in enumerate(record.trained, 1):
         said = []
-        if layer.idle and layer.mean_load >= LEAST_TOKENS:
-            take = "takes" if layer.idle == 1 else "take"
-            said.append(f"{layer.idle} of {record.n_experts} experts {take} none of {record.tokens:,} tokens")
+        if layer.unused and layer.mean_load >= LEAST_TOKENS:
+            take = "takes" if layer.unused == 1 else "take"
+            said.append(f"{layer.unused} of {record.n_experts} experts {take} none of {record.tokens:,} tokens")
         if layer.max_over_mean > BUSY_LIMIT:
             said.append(f"the load of the busiest expert is {layer.max_over_mean:.1f} × the mean")
         if said:
@@ -71,7 +71,7 @@ def _rows(record: RoutingRecord) -> Iterator[list[str | Code]]:
     for number, (before, after) in enumerate(zip(record.initial, record.trained, strict=True), 1):
         yield [
             Code(record.name), str(number), short(before.max_over_mean), short(after.max_over_mean),
-            str(before.idle), str(after.idle), fixed(before.entropy, 2), _entropy(after),
+            str(before.unused), str(after.unused), fixed(before.entropy, 2), _entropy(after),
             percent(after.dropped_fraction), percent(after.tokens_without_expert),
         ]  # fmt: skip
 

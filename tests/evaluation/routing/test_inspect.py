@@ -1,5 +1,7 @@
 """The verb `inspect` writes routing.json, and the report shows it."""
 
+import json
+
 import pytest
 
 from moe_jax import errors
@@ -88,8 +90,9 @@ def test_what_routes_nothing_is_refused(byte_store, tmp_path, capsys):
 
 def test_a_foreign_record_is_refused(trained, capsys):
     run(trained, capsys)
-    values = trained.routing().to_json()
-    assert RoutingRecord.from_json(trained.routing().to_json(), trained.name).to_json() == values
+    values = json.loads((trained.path / "routing.json").read_text())
+    again = json.loads(json.dumps(RoutingRecord.from_json(values, trained.name).to_json()))
+    assert again == {name: value for name, value in values.items() if name != "fields_sha256"}
     for changed in ({"name": "x"}, {"trained": []}, {"trained": 3}, {"initial": values["initial"] * 2}, {"top_k": "2"}):
         with pytest.raises(UserError):
             RoutingRecord.from_json(values | changed, trained.name)

@@ -68,7 +68,7 @@ def test_a_router_built_by_hand(dispatch, mesh):
     tokens = windows.rows[:, :-1].reshape(-1)
     wanted = np.bincount(tokens % 7, minlength=7)
     for layer in layers_of(c, windows, by_hand, **mesh):
-        assert layer.load == (*wanted, 0, *wanted, 0) and layer.idle == 2
+        assert layer.load == (*wanted, 0, *wanted, 0) and layer.unused == 2
         assert sum(layer.load) == tokens.size * 2
         assert {(a, b) for a, b, _, _ in layer.pairs} == {(e, e + 8) for e in range(7)}
         assert all(seen == wanted[a] for a, _, seen, _ in layer.pairs)

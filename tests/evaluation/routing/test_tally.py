@@ -37,7 +37,7 @@ def test_counts_by_hand(parts):
     layer = summary.layer_routing(tally(capacity=2, parts=parts), spell)
     assert layer.load == (5, 5, 2, 0) and sum(layer.load) == 6 * 2
     assert layer.together == ((5, 4, 1, 0), (4, 5, 1, 0), (1, 1, 2, 0), (0, 0, 0, 0))
-    assert layer.idle == 1 and layer.max_over_mean == 5 / 3 and layer.max_violation == pytest.approx(2 / 3)
+    assert layer.unused == 1 and layer.max_over_mean == 5 / 3 and layer.max_violation == pytest.approx(2 / 3)
     assert [layer.load_percentile(q) for q in (5, 25, 50, 75, 95)] == [0, 0, 2, 5, 5]
     assert layer.entropy == pytest.approx(0.5)
     assert layer.experts_per_token == (2, 2, 2) and layer.tokens_without_expert == 0
