@@ -46,7 +46,7 @@ def _loads(routing: RoutingRecord) -> Table:
         )  # fmt: skip
     headings = [
         ">layer", "", ">max / mean", ">5%", ">median", ">95%", ">max violation", ">unused", ">entropy (nats)",
-        ">dropped in training",
+        ">dropped at capacity",
     ]  # fmt: skip
     return Table(headings, rows, spare=[">5%", ">95%", ">max violation"])
 

@@ -32,7 +32,7 @@ def routing(routings: Sequence[RoutingRecord], damaged: Sequence[str]) -> Routin
     rows = [row for record in routings for row in _rows(record)]
     headings = [
         "run", ">layer", ">max/mean before", ">after", ">unused before", ">after", ">entropy before", ">after",
-        ">dropped in training", ">tokens without expert",
+        ">dropped at capacity", ">tokens without expert",
     ]  # fmt: skip
     caption = (
         "Load of the busiest expert over the mean, experts without a token, entropy of the router in nats, before "
@@ -43,8 +43,8 @@ def routing(routings: Sequence[RoutingRecord], damaged: Sequence[str]) -> Routin
         sentences=found[:_NAMED] or ([f"No collapse in {count(len(routings), 'inspected run')}."] if routings else []),
         more_sentences=max(0, len(found) - _NAMED),
         thresholds=(
-            f"Named is a layer in which an expert takes more than {BUSY_LIMIT:g} times the mean load, or takes none of "
-            f"tokens that would be at least {LEAST_TOKENS} for each expert if they were balanced."
+            f"A layer is named where an expert takes more than {BUSY_LIMIT:g} times the mean load, or takes no token "
+            f"although balanced routing would give each expert at least {LEAST_TOKENS}."
         ),
         table=Table(headings, rows[:TABLE_ROWS], caption=caption, tall=len(rows) > 30),
         not_shown=max(0, len(rows) - TABLE_ROWS),

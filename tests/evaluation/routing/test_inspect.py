@@ -47,7 +47,7 @@ def test_the_record_is_of_the_checkpoint_and_of_the_first_parameters(trained, ca
 def test_the_report_shows_it(trained, capsys):
     work = Workdir(str(trained.path.parent.parent))
     assert run(trained, capsys)[0] == errors.DONE
-    assert "Named is a layer in which an expert takes" in read_page(work).text
+    assert "A layer is named where an expert takes more than 4 times" in read_page(work).text
     assert report.main(["--workdir", str(work.path)]) == errors.DONE
     assert (work.path / "figures" / f"routing_{trained.name}.png").exists()
 
