@@ -3,10 +3,13 @@
 main          finds a verb's module and calls it
 command       the frame around a verb: parser, exit code, one sentence instead of a traceback
 tables        tables on a terminal
-prepare, train, sweep, plan, submit, status, evaluate, export, import_, collect, fit, predict, optimum, report, doctor,
-reproduce     the verbs, each with `main(argv)`
+prepare, train, sweep, plan, submit, status, evaluate, generate, inspect, export, import_, collect, fit, predict,
+optimum, report, reseal, doctor, reproduce
+              the verbs, each with `main(argv)`
 plan_table, fit_tables
               what `plan` and `fit` print
+routing_tables
+              what `inspect` prints
 fit_flags, fit_isoflop, optimum_isoflop
               parts of `fit` and `optimum`
 compile_step  the process in which `plan` compiles one step

@@ -19,6 +19,8 @@ VERBS = {
     "evaluate": "evaluate a run's checkpoint on a store's held-out part",
     "export": "write a run's checkpoint as a folder that Hugging Face's transformers loads",
     "import": "make a folder of transformers one that evaluate, export and train.init_from take",
+    "generate": "continue a prompt with a run's checkpoint",
+    "inspect": "show which experts a run's tokens choose, before training and after",
     "collect": "write the results of finished runs to results.csv",
     "fit": "fit a scaling law to results.csv, write law.json",
     "predict": "predict the loss of every planned run by a law, with an interval",

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     embedded = {name: save(drawing, folder) for name, drawing in drawings(data).items()}
     path = work.path / "report.html"
     files.write_atomic(path, page(data, embedded).encode())
-    for sentence in summary.sentences(data.snapshot, data.rows, data.grid, data.law, data.predictions):
+    for sentence in summary.sentences(data.snapshot, data.rows, data.grid, data.law, data.predictions, data.routings):
         print(f"- {sentence}")
     print(f"report: {path} ({len(embedded)} figures, also in {folder})")
     if data.law_error is not None:

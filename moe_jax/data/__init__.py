@@ -12,6 +12,7 @@ Imports the ground (errors, files, progress, …) and `config`, never JAX or Ten
     vocabularies      what token ids mean: the protocols, bytes, and the vocabulary that a name stands for
     sentencepiece_bpe SentencePiece models, read and trained
     tokenizer_json    Hugging Face tokenizers
+    store_vocabulary  the vocabulary of a finished store
     source_bytes      how many bytes of its text each token stands for
     segments          long texts in parts that end at lines
     prepare           text -> token store

@@ -102,6 +102,10 @@ class SentencePieceVocabulary:
         """As TextVocabulary."""
         return self._processor.decode(np.asarray(tokens).tolist())
 
+    def spell(self, token: int) -> str:
+        """As TextVocabulary."""
+        return self._processor.id_to_piece(int(token)).replace("▁", " ")
+
     def spelt_bytes(self) -> np.ndarray:
         """How many bytes of text each id spells, int64 [size]; 0 for special tokens."""
         return np.array([self._spelt_bytes(i) for i in range(self.size)], np.int64)

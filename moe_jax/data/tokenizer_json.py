@@ -110,6 +110,16 @@ class TokenizerJson:
         """As TextVocabulary."""
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
+    def spell(self, token: int) -> str:
+        """As TextVocabulary."""
+        piece = self._tokenizer.id_to_token(int(token))
+        if piece is None:  # ids may have gaps
+            return f"<{token}>"
+        if not any(_has_type(self._fields[part], "ByteLevel") for part in ("decoder", "pre_tokenizer")):
+            return piece.replace("▁", " ")
+        text = self._tokenizer.decode([int(token)], skip_special_tokens=False)
+        return piece if "\ufffd" in text else text
+
     def spelt_bytes(self) -> np.ndarray:
         """How many bytes of text each id spells, int64 [size]; 0 for special tokens."""
         lengths = np.zeros(self.size, np.int64)

@@ -46,6 +46,10 @@ class TextVocabulary(Vocabulary, Protocol):
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids [n], without special tokens."""
 
+    def spell(self, token: int) -> str:
+        """How one id is written in a table: its text, <0xE2> for a byte that is no character, a special token's
+        name."""
+
 
 class ByteVocabulary:
     """UTF-8 bytes, numbered as seqio.ByteVocabulary(extra_ids=0) does: 0 padding, 1 end, 2 unknown, byte + 3."""
@@ -74,6 +78,13 @@ class ByteVocabulary:
         """As TextVocabulary; bytes that are not UTF-8 become U+FFFD."""
         tokens = np.asarray(tokens)
         return (tokens[tokens >= self.OFFSET] - self.OFFSET).astype(np.uint8).tobytes().decode(errors="replace")
+
+    def spell(self, token: int) -> str:
+        """As TextVocabulary."""
+        if token < self.OFFSET:
+            return ("<pad>", self.end_token, "<unk>")[token]
+        byte = token - self.OFFSET
+        return chr(byte) if byte < 128 else f"<0x{byte:02X}>"
 
     def describe(self) -> dict[str, Any]:
         """As Vocabulary."""

@@ -28,7 +28,7 @@ from moe_jax.model.layers import FeedForward, Norm, parameter_dtype, weight
 from moe_jax.model.remat import saved
 from moe_jax.model.routers import registry
 from moe_jax.model.routers.protocol import Choice, Slots, Statistics
-from moe_jax.model.routers.slots import fill_slots
+from moe_jax.model.routers.slots import fill_slots, pairs_of
 from moe_jax.model.sharding import AXES, EXPERT, Layout, exchange_axes
 
 
@@ -46,6 +46,7 @@ class MoeLayer(nnx.Module):
         d, f, E = m.d_model, moe.d_expert, moe.n_experts
         keys = jax.random.split(key, 3)
         self.router_dxE = weight(m, keys[0], (d, E), (None, None), d)
+        self.shows_choices = False  # True: `statistics` also have `choices`; only moe_jax.evaluation sets it
         self._router, self._capacity = registry.load(moe.router), counts.capacity(config)
         if moe.router not in registry.ROUTERS:
             registry.check(self._router, config, self._capacity, parameter_dtype(m))
@@ -66,7 +67,7 @@ class MoeLayer(nnx.Module):
 
     def __call__(self, x_BxSxd: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(y_BxSxd, statistics). Statistics are balance, z, entropy, dropped_fraction, and load_E, the assignments that
-        each expert was asked to take."""
+        each expert was asked to take; with shows_choices also those of `choices`."""
         experts = Experts(
             w_in_ExdxF=self.w_in_ExdxF[...].astype(x_BxSxd.dtype),
             w_out_Exfxd=self.w_out_Exfxd[...].astype(x_BxSxd.dtype),
@@ -77,6 +78,8 @@ class MoeLayer(nnx.Module):
             y_BxSxd, statistics = self._with_kernels(x_BxSxd, bias_E, experts)
         else:
             y_BxSxd, statistics = self._in_one(x_BxSxd, bias_E, experts)
+        if self.shows_choices:
+            statistics = statistics | self.choices(x_BxSxd)
         if self.config.moe.shared_experts:
             y_BxSxd = y_BxSxd + self._shared(x_BxSxd)
         return (self.norm(saved(y_BxSxd)) if self.config.moe.output_norm else y_BxSxd), statistics
@@ -89,6 +92,33 @@ class MoeLayer(nnx.Module):
         w_d = self.shared_gate_d[...]
         gate_BxS = jax.nn.sigmoid(jnp.einsum("BSd,d->BS", x_BxSxd.astype(w_d.dtype), w_d, precision="highest"))
         return y_BxSxd * gate_BxS.astype(y_BxSxd.dtype)[..., None]
+
+    def choices(self, x_BxSxd: jax.Array) -> dict[str, jax.Array]:
+        """chosen_BxSxE, whether an expert and a token go together before any is dropped, and entropy_BxS of the
+        router's distribution, nats: the mean of each token's routing group."""
+
+        def local(x_BxSxd, router_dxE, bias_E):
+            axes = exchange_axes(self.config, self.layout.mesh, x_BxSxd.shape[0])
+            if axes:
+                x_BxSxd = jax.lax.all_to_all(x_BxSxd, axes, split_axis=1, concat_axis=0, tiled=True)
+            x_RxTxd = self._groups(x_BxSxd)
+            routed, statistics = self._route(x_RxTxd, router_dxE, bias_E)
+            entropy_RxTx1 = jnp.broadcast_to(statistics.entropy_R[:, None, None], (*x_RxTxd.shape[:2], 1))
+            found = pairs_of(routed, x_RxTxd.shape[1], self.config.moe.n_experts), entropy_RxTx1
+            found = tuple(self._ungroup(a_RxTxn, (*x_BxSxd.shape[:2], a_RxTxn.shape[-1])) for a_RxTxn in found)
+            if axes:
+                found = tuple(
+                    jax.lax.all_to_all(a_BxSxn, axes, split_axis=0, concat_axis=1, tiled=True) for a_BxSxn in found
+                )
+            return {"chosen_BxSxE": found[0], "entropy_BxS": found[1][..., 0]}
+
+        return jax.shard_map(
+            local,
+            mesh=self.layout.mesh,
+            in_specs=(P(AXES), P(), P()),
+            out_specs=P(AXES),
+            check_vma=self.layout.check_vma,
+        )(x_BxSxd, self.router_dxE[...], self.bias_E[...] if self.config.moe.bias_update_rate else None)
 
     def _in_one(self, x_BxSxd, bias_E, experts):
         """The whole layer in one shard_map."""

@@ -11,6 +11,7 @@ Facts
   sections/      the facts of each section of the page
 Figures
   panels         style, colours, ticks and legends of all figures
+  routing_figure loads of the experts of an inspected run
   loss_curves    training losses over tokens
   figures        losses against N, D, G; the fit; predictions
   drawing        a figure saved as PNG and embedded as SVG

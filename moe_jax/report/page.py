@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 
 from matplotlib.figure import Figure
 
-from moe_jax.report import figures, findings, loss_curves
+from moe_jax.report import figures, findings, loss_curves, routing_figure
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import EmbeddedFigure
+from moe_jax.report.panels import spread_over
 from moe_jax.report.reading import SweepData
 from moe_jax.report.render import render
-from moe_jax.report.sections import domains, granularity, law, losses, predictions, runs, summary
+from moe_jax.report.sections import domains, granularity, law, losses, predictions, routing, runs, summary
+from moe_jax.sweep.routing_record import RoutingRecord
+
+MOST_ROUTINGS = 4  # runs at most whose loads are drawn
 
 
 def drawings(data: SweepData) -> dict[str, Drawing]:
@@ -51,6 +55,10 @@ def drawings(data: SweepData) -> dict[str, Drawing]:
         )
         draw = functools.partial(figures.predictions, data.predictions)
         found.append(("predictions", caption, "predictions against measurements", draw))
+    for record in spread_over(_choosing_tokens(data), MOST_ROUTINGS):
+        draw = functools.partial(routing_figure.expert_loads, record)
+        caption = routing_figure.caption(record)
+        found.append((f"routing_{record.name}", caption, f"loads of the experts of {record.name}", draw))
     return {name: Drawing(name, caption, alt, draw) for name, caption, alt, draw in found}
 
 
@@ -68,7 +76,7 @@ def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
         figures=embedded,
         loss_figures=[embedded[name] for axis in findings.AXES if (name := f"loss_against_{axis}") in embedded],
         tiles=summary.tiles(data.snapshot, data.rows, data.law),
-        sentences=summary.sentences(data.snapshot, data.rows, data.grid, data.law, data.predictions),
+        sentences=summary.sentences(data.snapshot, data.rows, data.grid, data.law, data.predictions, data.routings),
         setup=runs.setup(data.manifest, data.rows, data.first_run),
         runs=runs.runs(data.manifest, data.snapshot, data.rows, data.left_out),
         losses=losses.losses(data.rows, data.grid) if data.grid else None,
@@ -79,7 +87,25 @@ def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
         commands=f"moe-jax collect --workdir {workdir} && moe-jax fit --workdir {workdir}",
         predictions=predictions.predicted(data.predictions) if data.predictions else None,
         predictions_error=data.predictions_error,
+        routing=routing.routing(data.routings, data.damaged_routings) if _inspected(data) else None,
+        routing_figures=[figure for name, figure in embedded.items() if name.startswith("routing_")],
+        routings_drawn=_routings_drawn(data),
     )
+
+
+def _inspected(data: SweepData) -> bool:
+    return bool(data.routings or data.damaged_routings)
+
+
+def _choosing_tokens(data: SweepData) -> list[RoutingRecord]:
+    """The inspected runs whose experts may have different loads: those in which tokens choose."""
+    return [record for record in data.routings if not record.experts_choose]
+
+
+def _routings_drawn(data: SweepData) -> str | None:
+    """Which runs' loads are drawn, where not all are."""
+    n = len(_choosing_tokens(data))
+    return f"Drawn are {MOST_ROUTINGS} of {n:,} inspected runs, evenly spaced by size." if n > MOST_ROUTINGS else None
 
 
 def _sections(data: SweepData) -> dict[str, str]:
@@ -95,6 +121,7 @@ def _sections(data: SweepData) -> dict[str, str]:
         "granularity": "Granularity",
         "law": "Fitted law",
         "predictions": "Predictions",
+        "routing": "Routing",
     }
     absent = set()
     if not data.curves:
@@ -105,4 +132,6 @@ def _sections(data: SweepData) -> dict[str, str]:
         absent |= {"domains"}
     if not data.predictions and data.predictions_error is None:
         absent |= {"predictions"}
+    if not _inspected(data):
+        absent |= {"routing"}
     return {anchor: title for anchor, title in titles.items() if anchor not in absent}

@@ -20,6 +20,7 @@ from moe_jax.sweep.known_results import KnownResults
 from moe_jax.sweep.manifest import Manifest, PlannedRun
 from moe_jax.sweep.read_many import read_many
 from moe_jax.sweep.results import Row
+from moe_jax.sweep.routing_record import RoutingRecord
 from moe_jax.sweep.run_record import RunRecord
 from moe_jax.sweep.run_state import State
 from moe_jax.sweep.snapshot import Snapshot, take_snapshot
@@ -46,6 +47,8 @@ class SweepData:
     law_error: str | None  # why law.json could not be read
     predictions: list[CheckedPrediction]
     predictions_error: str | None  # why prediction.csv could not be read
+    routings: list[RoutingRecord]  # of the runs that were inspected, by size
+    damaged_routings: list[str]  # why a routing.json was left out
 
 
 def read(work: Workdir) -> SweepData:
@@ -63,6 +66,7 @@ def read(work: Workdir) -> SweepData:
             checked = predictions.check(predictions.read(stated), collected.rows)
     except UserError as e:
         predictions_error = str(e)
+    routings, damaged_routings = _routings(work, manifest, snapshot)
     return SweepData(
         workdir=str(work.path),
         manifest=manifest,
@@ -76,6 +80,8 @@ def read(work: Workdir) -> SweepData:
         law_error=law_error,
         predictions=checked,
         predictions_error=predictions_error,
+        routings=routings,
+        damaged_routings=damaged_routings,
     )
 
 
@@ -92,6 +98,20 @@ def _curves(work: Workdir, manifest: Manifest, snapshot: Snapshot) -> list[Curve
         return Curve(N, run.counts.tokens, G, tokens, losses, line.state, line.eval_loss)
 
     return [c for c in read_many(curve, [begun[i] for i in chosen]) if len(c.tokens)]
+
+
+def _routings(work: Workdir, manifest: Manifest, snapshot: Snapshot) -> tuple[list[RoutingRecord], list[str]]:
+    """(routing.json of every run that has one, by size; why others were left out)."""
+
+    def routing(run: PlannedRun) -> RoutingRecord | str | None:
+        try:
+            return work.run_dir(run.name).routing()
+        except files.DamagedFile as e:
+            return str(e)
+
+    begun = [run for run, line in zip(manifest.runs, snapshot.lines, strict=True) if line.attempts]
+    found = read_many(routing, sorted(begun, key=lambda run: (run.counts.n_total_nonemb, run.counts.tokens, run.name)))
+    return [x for x in found if isinstance(x, RoutingRecord)], [x for x in found if isinstance(x, str)]
 
 
 def _logged_losses(steps: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

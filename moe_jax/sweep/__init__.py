@@ -14,6 +14,7 @@ heartbeat           heartbeat.json
 attempt             attempts/<n>.json
 result              result.json
 evaluation_record   evaluations/<kind>-<name>.json: a store's or a task's values, made after the run
+routing_record      routing.json: which experts tokens choose, before training and after
 run_state           the state of a run, from its files
 results             results.csv
 known_results       collected.json: results that need not be read again

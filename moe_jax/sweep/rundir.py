@@ -16,6 +16,7 @@ from moe_jax.sweep.attempt import Attempt
 from moe_jax.sweep.evaluation_record import EvaluationRecord
 from moe_jax.sweep.heartbeat import Heartbeat
 from moe_jax.sweep.result import Result
+from moe_jax.sweep.routing_record import RoutingRecord
 from moe_jax.sweep.run_record import RunRecord
 from moe_jax.text import number
 
@@ -154,6 +155,15 @@ class RunDir:
         paths = self.evaluation_paths()
         found = (_read(path, lambda values: EvaluationRecord.from_json(values, self.name)) for path in paths)
         return [evaluation for evaluation in found if evaluation is not None]
+
+    def write_routing(self, routing: RoutingRecord) -> epath.Path:
+        """Writes routing.json, in the place of an older one; its path."""
+        files.write_sealed(path := self.path / "routing.json", routing.to_json())
+        return path
+
+    def routing(self) -> RoutingRecord | None:
+        """routing.json, or None if there is none. Raises DamagedFile, also if it is another run's."""
+        return _read(self.path / "routing.json", lambda values: RoutingRecord.from_json(values, self.name))
 
     def write_heartbeat(self, heartbeat: Heartbeat) -> None:
         files.write_json(self.path / "heartbeat.json", heartbeat.to_json())

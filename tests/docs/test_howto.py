@@ -59,7 +59,7 @@ def a_page(name):
 
 
 def test_every_page_is_tested():
-    assert {path.stem for path in HOWTO.glob("*.md")} == {"config", "router", "law", "launcher", "corpus"}
+    assert {path.stem for path in HOWTO.glob("*.md")} == {"config", "router", "law", "launcher", "corpus", "inspect"}
 
 
 @pytest.mark.slow
@@ -140,3 +140,15 @@ def test_corpus(page):
     assert stores >= {"my_texts_byte", "my_texts_bpe", "my_mixture"}
     losses = page.losses("runs/my_corpus")
     assert len(losses) == 10 and losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+@a_page("inspect")
+def test_inspect(page):
+    *_, drawn, greedy, inspected, reported = page.run()
+    assert drawn.startswith("def main(") and greedy.startswith("import ") and len(greedy) > len("import \n")
+    assert "load of the 16 experts" in inspected and "figures" in reported
+    [written] = page.folder.glob("runs/look/runs/*/routing.json")
+    record = json.loads(written.read_text())
+    assert all(sum(layer["load"]) == record["tokens"] * record["top_k"] for layer in record["trained"])
+    assert list(page.folder.glob("runs/look/figures/routing_*.png"))

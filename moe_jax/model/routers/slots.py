@@ -78,6 +78,17 @@ def sort_by_expert(expert_A: jax.Array, E: int) -> tuple[jax.Array, jax.Array]:
     return (key_A >> bits).astype(jnp.int32), (key_A & (2**bits - 1)).astype(jnp.int32)
 
 
+def pairs_of(routed: Choice | Slots, T: int, E: int) -> jax.Array:
+    """pair_RxTxE, bool: whether the token and the expert go together, by a Choice before any is dropped."""
+    if isinstance(routed, Choice):
+        R = len(routed.expert_RxTxK)
+        g, t = jnp.arange(R)[:, None, None], jnp.arange(T)[None, :, None]
+        return jnp.zeros((R, T, E), bool).at[g, t, routed.expert_RxTxK].set(True)
+    R = len(routed.token_RxExC)
+    g, e = jnp.arange(R)[:, None, None], jnp.arange(E)[None, :, None]
+    return jnp.zeros((R, T, E), bool).at[g, routed.token_RxExC, e].set(True, mode="drop")
+
+
 def combine_weights(slots: Slots, T: int) -> jax.Array:
     """weight_RxTxE, what each expert's output counts for each token: the routing as the dense oracle needs it."""
     R, E, _ = slots.token_RxExC.shape

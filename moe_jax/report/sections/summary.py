@@ -8,9 +8,13 @@ from moe_jax.report.findings import MeasuredCell
 from moe_jax.report.formula import greek
 from moe_jax.report.law_check import CheckedLaw
 from moe_jax.report.predictions import CheckedPrediction
+from moe_jax.report.sections import routing
 from moe_jax.sweep.results import Row
+from moe_jax.sweep.routing_record import RoutingRecord
 from moe_jax.sweep.snapshot import Snapshot
 from moe_jax.text import count, short
+
+_COLLAPSED = 6  # sentences on collapse at most; the section of routing has more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +47,10 @@ def sentences(
     grid: Sequence[MeasuredCell],
     law: CheckedLaw | None,
     checked: Sequence[CheckedPrediction] = (),
+    routings: Sequence[RoutingRecord] = (),
 ) -> list[str]:
-    """What the sweep shows: states, falling losses, the effect of G, dropping, the law, the predictions."""
+    """What the sweep shows: states, falling losses, the effect of G, dropping, the law, the predictions, collapsed
+    routers."""
     states = ", ".join(f"{n:,} {state}" for state, n in snapshot.totals.items())
     said = [f"{count(len(snapshot.lines), 'run')}: {states}."]
     if not grid:
@@ -54,7 +60,8 @@ def sentences(
     said += findings.dropped(rows)[0] + capacity.sentences(rows, findings.noise(grid))
     if law is not None:
         said += [_law_sentence(law), *law.remarks]
-    return said + (predictions.sentences(checked) if checked else [])
+    said += predictions.sentences(checked) if checked else []
+    return said + [sentence for record in routings for sentence in routing.collapse(record)][:_COLLAPSED]
 
 
 def _law_sentence(checked: CheckedLaw) -> str:

@@ -1,0 +1,23 @@
+"""The store of a finished run, or another one with its vocabulary."""
+
+from moe_jax.data import store as store_lib
+from moe_jax.data.store import Store, StoreInfo
+from moe_jax.errors import UserError
+from moe_jax.sweep.run_record import RunRecord
+
+
+def store_info(run: RunRecord, path: str | None) -> StoreInfo:
+    """store.json of the store at `path` (None: the run's own). Raises UserError where its vocabulary is not the
+    run's."""
+    info = store_lib.read_info(path or run.store.path)
+    if info.vocabulary != run.store.vocabulary:
+        raise UserError(f"--store={path or run.store.path}: has another vocabulary than the run's store")
+    return info
+
+
+def open_for(run: RunRecord, path: str | None) -> Store:
+    """The store, open for reading. Raises as `store_info`, and where the run's own is not the one it was trained on."""
+    info = store_info(run, path)
+    if path is None and info.sha256 != run.store.sha256:
+        raise UserError(f"{run.store.path}: is another store than the one the run was trained on; name it with --store")
+    return Store(path or run.store.path, info)
