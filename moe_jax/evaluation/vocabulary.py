@@ -1,5 +1,7 @@
 """The vocabulary that a run was trained with: from its store, or from a file that is named instead."""
 
+import hashlib
+
 from etils import epath
 
 from moe_jax.data import store
@@ -9,51 +11,47 @@ from moe_jax.data.vocabularies import ByteVocabulary, TextVocabulary
 from moe_jax.errors import UserError
 from moe_jax.sweep.run_record import RunRecord
 
-_FILES = {"sentencepiece": "vocabulary.model", "tokenizer.json": "tokenizer.json"}  # by kind, in the store's folder
+# Kinds of vocabularies in store.json, and the classes of seqio and ours that Tasks with ids have; their files' names.
+_BYTES = ("byte", "ByteVocabulary")
+_FILES = {
+    "sentencepiece": "vocabulary.model",
+    "SentencePieceVocabulary": "vocabulary.model",
+    "tokenizer.json": "tokenizer.json",
+    "HuggingFaceVocabulary": "tokenizer.json",
+}
 
 
 def of_run(run: RunRecord, path: str | None = None) -> TextVocabulary:
     """The vocabulary of the run's token ids; `path` is its file, where the store is not here.
 
-    Raises UserError where the run has ids of a seqio Task, the file is not there, or it is another vocabulary's."""
-    kind = run.store.vocabulary.get("kind")
-    if kind == "byte":
+    Raises UserError where the file is not there or is another vocabulary's, or where there is no such file."""
+    described = run.store.vocabulary
+    kind = described.get("vocabulary" if described.get("kind") == "seqio" else "kind")
+    if kind in _BYTES:
         if path:
             raise UserError(f"--vocabulary={path}: the run was trained on bytes, which need no file; leave it out")
-        vocabulary = ByteVocabulary()
-    elif kind not in _FILES:
-        raise UserError(
-            f"{run.name}: was trained on token ids of the kind {kind!r:.40}, which no text can be turned into"
-        )
+        return ByteVocabulary()
+    if kind not in _FILES:
+        raise UserError(f"{run.name}: has the vocabulary {kind!r:.40}, which turns no text into ids here")
+    file = epath.Path(path) if path else epath.Path(run.store.path) / _FILES[kind]
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        raise UserError(f"{file}: there is no such file, the run's vocabulary; name a copy with --vocabulary") from e
+    if hashlib.sha256(content).hexdigest() != described.get("sha256"):
+        raise UserError(f"{file}: is another vocabulary than the run was trained with, so its ids mean other texts")
+    end = run.store.end_of_document
+    if _FILES[kind] == "tokenizer.json":
+        vocabulary = TokenizerJson(content, str(file), (end, store.INFO_NAME))
     else:
-        file = epath.Path(path) if path else epath.Path(run.store.path) / _FILES[kind]
-        try:
-            content = file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-            raise UserError(
-                f"{file}: there is no such file, and the run's text becomes tokens by it; name a copy with --vocabulary"
-            ) from e
-        vocabulary = _read(kind, content, str(file), run)
-        if vocabulary.describe() != run.store.vocabulary:
-            raise UserError(f"{file}: is another vocabulary than the run was trained with, so its ids mean other texts")
+        vocabulary = SentencePieceVocabulary(content, str(file), _piece(content, end))
     if vocabulary.size > run.counts.vocab_size:
-        raise UserError(
-            f"{run.name}: its vocabulary has {vocabulary.size} ids, which do not fit its model of {run.counts.vocab_size}"
-        )
+        raise UserError(f"{file}: has {vocabulary.size} ids, which do not fit the model's {run.counts.vocab_size}")
     return vocabulary
 
 
-def _read(kind: str, content: bytes, name: str, run: RunRecord) -> TextVocabulary:
-    if kind == "tokenizer.json":
-        return TokenizerJson(content, name, (run.store.end_of_document, store.INFO_NAME))
-    return SentencePieceVocabulary(content, name, _end_piece(content, run.store.end_of_document))
-
-
-def _end_piece(content: bytes, end_of_document: int) -> str | None:
-    """How the model spells the id; None where it cannot be one, which SentencePieceVocabulary refuses."""
+def _piece(content: bytes, i: int) -> str:
+    """How a SentencePiece model spells an id."""
     import sentencepiece
 
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=content).id_to_piece(end_of_document)
-    except (RuntimeError, IndexError):
-        return None
+    return sentencepiece.SentencePieceProcessor(model_proto=content).id_to_piece(i)

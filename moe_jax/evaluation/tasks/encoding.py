@@ -68,9 +68,9 @@ class Encoder:
             encoded.append(Encoded(tokens, len(answer_ids), cut))
         if too_long := sum(n > self._positions for n in lengths):
             raise UserError(
-                f"{name}: the continuations of {count(too_long, 'request')} of {len(lengths):,}, of up to "
-                f"{max(lengths):,} tokens, do not fit the model's {self._positions:,} positions (data.sequence_length); "
-                "choose another task, or a run with more positions"
+                f"{name}: the continuations of {count(too_long, 'request')} of {len(lengths):,} have up to "
+                f"{max(lengths):,} tokens, which do not fit the model's {self._positions:,} positions "
+                "(data.sequence_length); choose another task, or a run with more positions"
             )
         if empty := lengths.count(0):
             raise UserError(
