@@ -38,7 +38,7 @@ def requests(documents=10) -> list[Encoded]:
 
 
 def oracle(overrides, encoded):
-    """(log-likelihood, whether greedy) of each request by itself: every expert on every token, whole logits, float64."""
+    """(log-likelihood, whether greedy) of each request by itself: every expert on every token, whole logits."""
     c = config(*GIVEN, *overrides)
     if c.moe is not None:
         c = dataclasses.replace(c, moe=dataclasses.replace(dropless.dropless(c).moe, dispatch="dense"))
