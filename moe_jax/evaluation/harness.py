@@ -4,7 +4,10 @@ The harness turns texts into token ids by the rule that tasks/encoding.py states
 requests of our own tasks are.
 """
 
-from collections.abc import Sequence
+import contextlib
+import difflib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lm_eval
@@ -19,7 +22,7 @@ from moe_jax.evaluation.tasks.encoding import Encoder
 from moe_jax.evaluation.tasks.scoring import Scorer
 from moe_jax.sweep.evaluation_record import EvaluationRecord, Kind
 from moe_jax.sweep.run_record import RunRecord
-from moe_jax.text import number
+from moe_jax.text import number, one_line
 
 
 class HarnessModel(TemplateLM):
@@ -68,16 +71,40 @@ class HarnessModel(TemplateLM):
         raise UserError("--harness: one of these tasks wants generated text; only log-likelihood tasks can be scored")
 
 
+class _Tasks(TaskManager):
+    """The harness's tasks. Raises UserError for a task whose files or data cannot be read: whatever it raises."""
+
+    def __init__(self, folder: str | None):
+        with _told():
+            super().__init__(include_path=folder)
+
+    def load(self, *given: Any, **named: Any) -> Any:
+        with _told():
+            return super().load(*given, **named)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as e:
+        why = (str(e).splitlines() or [""])[0]
+        raise UserError(f"--harness: lm_eval cannot load its tasks: {type(e).__name__}: {one_line(why)}") from e
+
+
 def evaluate(
     model: HarnessModel, run: RunRecord, step: int, tasks: Sequence[str], folder: str | None, limit: int | None
 ) -> list[EvaluationRecord]:
     """The records of tasks of the harness, with its names of values (`acc`, `acc_stderr`, …); `folder` has task files
     beside its own. Raises UserError for a task that it does not know."""
-    manager = TaskManager(include_path=folder)
+    if folder is not None and not os.path.isdir(folder):
+        raise UserError(f"--harness_tasks={folder}: there is no such folder")
+    manager = _Tasks(folder)
     known = set(manager.all_tasks)
     if unknown := [task for task in tasks if task not in known]:
-        beside = f", nor is it in {folder}" if folder else "; name a folder with task files by --harness_tasks"
-        raise UserError(f"--harness={unknown[0]}: lm_eval {lm_eval.__version__} has no such task{beside}")
+        near = difflib.get_close_matches(unknown[0], known, 3)
+        what = f"the nearest are {', '.join(near)}" if near else "name a folder with task files by --harness_tasks"
+        raise UserError(f"--harness={unknown[0]}: lm_eval {lm_eval.__version__} has no such task; {what}")
     found = lm_eval.simple_evaluate(
         model=model, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False
     )
