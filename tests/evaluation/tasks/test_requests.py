@@ -131,7 +131,7 @@ def test_files_that_are_no_wheels_are_refused(tmp_path, wheel):
         RequestSource(str(tmp_path / "none.whl"))
     torn = tmp_path / "torn.whl"
     torn.write_bytes(Path(wheel).read_bytes()[:-40])
-    with pytest.raises(UserError, match="neither a folder nor a whole wheel"):
+    with pytest.raises(UserError, match="no whole wheel"):
         RequestSource(str(torn))
     folder = tmp_path / "f" / "made" / "v"
     folder.mkdir(parents=True)
