@@ -35,7 +35,7 @@ class RequestSource:
             raise UserError(f"--requests={path}: there is no such file or folder; {HOW_TO_GET}")
         self._is_folder = self._root.is_dir()
         if self._is_folder:
-            self._names = sorted(str(p.relative_to(self._root)) for p in self._root.rglob("*") if p.is_file())
+            self._names = list(_files_below(self._root))
         else:
             with self._archive() as archive:
                 self._names = archive.namelist()
@@ -95,3 +95,12 @@ class RequestSource:
                 raise UserError(f"--requests={self.path}: is no folder, and no whole wheel (zip); {HOW_TO_GET}") from e
             with archive:
                 yield archive
+
+
+def _files_below(folder: epath.Path, before: str = "") -> Iterator[str]:
+    """The relative paths of all files below a folder, in order."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files_below(path, f"{before}{path.name}/")
+        else:
+            yield f"{before}{path.name}"

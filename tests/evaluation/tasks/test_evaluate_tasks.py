@@ -83,8 +83,7 @@ def test_a_limit_takes_the_first_documents(folder, wheel):
 
 
 def test_a_stop_and_a_start_give_the_numbers_of_none(folder, wheel, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "BATCH_TOKENS", 256)
-    monkeypatch.setattr(scoring.Scorer.__init__, "__defaults__", (256,))
+    monkeypatch.setattr(scoring.Scorer.__init__, "__defaults__", (48,))  # batch_tokens
     assert run(folder, wheel, "--tasks=made") == errors.DONE
     (whole,) = folder.evaluations()
     scores = folder.path / "evaluations" / "task-made.scores.jsonl"
