@@ -56,6 +56,7 @@ setup(
         "plan": ["libtpu"],  # compiles for TPU topologies without a TPU
         "gcs": ["gcsfs"],
         "wandb": ["wandb>=0.20,<0.40"],  # Weights & Biases, where config.wandb names a project
+        "harness": ["lm_eval==0.4.13"],  # evaluate --harness
         "bench": ["torch==2.13.0", "transformers>=5,<6"],
     },
     entry_points={"console_scripts": ["moe-jax=moe_jax.cli.main:main"]},

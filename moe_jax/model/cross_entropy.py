@@ -1,6 +1,6 @@
 """Cross-entropy of next tokens, chunk by chunk of positions: all logits are never in memory at once.
 
-Both functions see one device's share of the batch (they are called inside shard_map).
+These functions see one device's share of the batch (they are called inside shard_map).
 
 B  sequences    d  d_model       n, s  chunks of positions, and positions of a chunk
 S  positions    V  vocabulary
@@ -30,6 +30,21 @@ def token_losses(positions: int, x_BxSxd: jax.Array, target_BxS: jax.Array, head
 
     _, loss_nxBxs = jax.lax.scan(chunk, None, _chunks(positions, x_BxSxd, target_BxS))
     return _whole(loss_nxBxs)
+
+
+def token_scores(
+    positions: int, x_BxSxd: jax.Array, target_BxS: jax.Array, head_dxV: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(loss_BxS as token_losses gives it, likeliest_BxS: whether the target is the first of the most likely tokens)."""
+
+    def chunk(_, part):
+        x_Bxsxd, target_Bxs = part
+        logits_BxsxV = unembed(x_Bxsxd, head_dxV.astype(x_Bxsxd.dtype))
+        loss_Bxs = jax.nn.logsumexp(logits_BxsxV, axis=-1) - _hit(logits_BxsxV, target_Bxs)
+        return None, (loss_Bxs, logits_BxsxV.argmax(-1).astype(target_Bxs.dtype) == target_Bxs)
+
+    _, found = jax.lax.scan(chunk, None, _chunks(positions, x_BxSxd, target_BxS))
+    return jax.tree.map(_whole, found)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

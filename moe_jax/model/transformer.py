@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from moe_jax.config.schema import Config
 from moe_jax.model.attention import Attention
-from moe_jax.model.cross_entropy import summed_loss, token_losses, unembed
+from moe_jax.model.cross_entropy import summed_loss, token_losses, token_scores, unembed
 from moe_jax.model.layers import FeedForward, Norm, weight
 from moe_jax.model.moe import MoeLayer
 from moe_jax.model.precision import accumulation_dtype
@@ -116,6 +116,11 @@ class Transformer(nnx.Module):
         """(loss_BxS in nats of each next token of windows_Bx(S+1), statistics)."""
         x_BxSxd, statistics = self(windows_BxS1[:, :-1])
         return self._by_device(token_losses, P(AXES))(x_BxSxd, windows_BxS1[:, 1:], self._head(x_BxSxd)), statistics
+
+    def scores(self, windows_BxS1: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(loss_BxS as `losses` gives it, likeliest_BxS: whether each next token is the most likely one)."""
+        x_BxSxd, _ = self(windows_BxS1[:, :-1])
+        return self._by_device(token_scores, P(AXES))(x_BxSxd, windows_BxS1[:, 1:], self._head(x_BxSxd))
 
     def loss(self, windows_BxS1: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(mean of `losses`, statistics); its gradient takes less time and memory than that of the mean."""

@@ -1,0 +1,50 @@
+"""A run's newest checkpoint as a model that drops nothing: a request's score depends on no other request."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
+from moe_jax.evaluation import loading
+from moe_jax.training.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The model that scores requests, and the checkpoint it came from."""
+
+    trainer: Trainer
+    weights: dict[str, Any]
+    step: int
+
+
+def restore_dropless(
+    run_folder: str, devices: Sequence[Any] | None = None, say: Callable[[str], None] = print
+) -> Scored:
+    """Restores a run's newest checkpoint without capacity. Raises UserError as loading.restore, and for a router whose
+    choice depends on other sequences."""
+    run = loading.run_of(run_folder)
+    check_independent(run.name, run.config)
+    restored = loading.restore(run_folder, devices, say)
+    layout = restored.trainer.layout
+    trainer = Trainer(dropless(run.config), run.counts.vocab_size, layout, run.store.end_of_document)
+    return Scored(trainer, restored.state.weights, restored.step)
+
+
+def check_independent(name: str, config: Config) -> None:
+    """Raises UserError where a token's experts depend on other sequences of the batch."""
+    if config.moe is not None and config.moe.router == "expert_choice":
+        raise UserError(
+            f"{name}: its router is expert_choice, where experts choose among the sequences of a batch, so the score "
+            "of a request would depend on the others; tasks need token_choice or a dense run"
+        )
+
+
+def dropless(config: Config) -> Config:
+    """The config without capacity, in groups of one sequence, and with the attention that fits any length."""
+    model = dataclasses.replace(config.model, attention="auto", remat="none")
+    if config.moe is None:
+        return dataclasses.replace(config, model=model)
+    moe = dataclasses.replace(config.moe, dispatch="dropless", group_sequences=1, batch_prioritised=False)
+    return dataclasses.replace(config, model=model, moe=moe)
