@@ -81,10 +81,11 @@ def get_config(arg=None):
         log_layers=False,  # metrics.jsonl also has every layer's load, dropped fraction, entropy and z
     )
     config.optim = config_dict.create(
-        name="adamw",
+        name="adamw",  # adamw | muon (with AdamW for embeddings, router, norms) | lion | adafactor
         learning_rate=3e-3,
-        betas=(0.9, 0.95),
-        eps=1e-8,
+        betas=(0.9, 0.95),  # of AdamW or Lion; None for adafactor
+        eps=1e-8,  # of AdamW; None for lion and adafactor
+        momentum=placeholder(float),  # of Muon; adafactor may have one
         weight_decay=0.1,
         weight_decay_by_lr=True,  # False: decay is not multiplied by the learning rate (abnar2025)
         clip_norm=1.0,  # None: no clipping

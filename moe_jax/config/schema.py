@@ -106,14 +106,24 @@ class TrainConfig:
             )
 
 
+# The numbers that each optimizer needs, with their usual values.
+_OPTIMIZERS = {
+    "adamw": {"betas": "(0.9, 0.95)", "eps": "1e-8"},
+    "muon": {"betas": "(0.9, 0.95)", "eps": "1e-8", "momentum": "0.95"},  # the first two are of its AdamW
+    "lion": {"betas": "(0.9, 0.99)"},
+    "adafactor": {},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """The optimizer and its learning rate's schedule."""
 
     name: str = enters(CONSTANT)
     learning_rate: float = enters(RESULT | TRUNK)  # runs of one pack differ in it
-    betas: tuple[float, float] = enters(CONSTANT)
-    eps: float = enters(CONSTANT)
+    betas: tuple[float, float] | None = enters(CONSTANT)
+    eps: float | None = enters(CONSTANT)
+    momentum: float | None = enters(CONSTANT)
     weight_decay: float = enters(CONSTANT)
     weight_decay_by_lr: bool = enters(CONSTANT)
     clip_norm: float | None = enters(CONSTANT)
@@ -124,12 +134,11 @@ class OptimConfig:
     final_fraction: float = enters(CONSTANT)
 
     def __post_init__(self):
-        one_of("optim.name", self.name, "adamw")
+        one_of("optim.name", self.name, *_OPTIMIZERS)
         one_of("optim.schedule", self.schedule, "cosine", "wsd")
         positive("optim", self, "learning_rate", "eps", "clip_norm")
         not_negative("optim", self, "weight_decay", "warmup_tokens", "warmup_fraction", "final_fraction")
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        self._check_numbers_of_name()
         if (self.warmup_tokens is None) == (self.warmup_fraction is None):
             refuse(
                 "optim.warmup_tokens",
@@ -139,6 +148,21 @@ class OptimConfig:
         if self.warmup_fraction is not None and self.warmup_fraction > 1:
             refuse("optim.warmup_fraction", self.warmup_fraction, "must be at most 1")
         self._check_wsd()
+
+    def _check_numbers_of_name(self) -> None:
+        """The optimizer has the numbers that it uses, and no others."""
+        usual = _OPTIMIZERS[self.name]
+        for field in ("betas", "eps", "momentum"):
+            value = getattr(self, field)
+            if value is None and field in usual:
+                refuse(f"optim.{field}", None, f"{self.name} needs it; {usual[field]} is usual")
+            optional = (self.name, field) == ("adafactor", "momentum")
+            if value is not None and field not in usual and not optional:
+                refuse(f"optim.{field}", value, f"{self.name} has none; set None")
+        if self.betas is not None and (len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas)):
+            refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            refuse("optim.momentum", self.momentum, "must be in [0, 1)")
 
     def _check_wsd(self) -> None:
         if self.schedule != "wsd":

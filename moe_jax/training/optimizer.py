@@ -1,6 +1,10 @@
-"""AdamW and its schedule, as functions of numbers that enter the step as values: runs of one shape share one
-compile."""
+"""The optimizer and its schedule, as functions of numbers that enter the step as values: runs of one shape share one
+compile.
 
+A transformation of optax turns the gradient into a direction; `apply_update` applies the rate and the decay, which are
+the same for all optimizers."""
+
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import NamedSharding
 
 from moe_jax.config.schema import Config, OptimConfig
+from moe_jax.model.matrices import Matrices
+from moe_jax.training.adafactor import adafactor, is_factored
+from moe_jax.training.muon import muon
 
 
 @struct.dataclass
@@ -47,15 +55,34 @@ def learning_rate(config: OptimConfig, schedule: Schedule, step: jax.Array) -> j
     return schedule.learning_rate * jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), shape)
 
 
-def adam(config: OptimConfig) -> optax.GradientTransformation:
-    """Adam's direction; `clipped` comes before it, and `apply_update` applies the rate and the decay."""
+def transformation(
+    config: OptimConfig, matrices: Mapping[tuple[str, ...], Matrices], whole: Mapping[tuple[str, ...], NamedSharding]
+) -> optax.GradientTransformation:
+    """Gradient -> direction, as optim.name says; `clipped` comes before it, and `apply_update` after.
+
+    `matrices` are those of the parameters, by path; `whole` lays them out so that none is cut."""
+    if config.name == "muon":
+        return muon(config, matrices, whole)
+    if config.name == "adafactor":
+        return adafactor(config, matrices)
+    if config.name == "lion":
+        return optax.scale_by_lion(*config.betas)
     return optax.scale_by_adam(*config.betas, eps=config.eps)
+
+
+def described(config: OptimConfig, matrices: Matrices) -> str:
+    """What a parameter that holds these matrices takes, for the table at a run's start."""
+    if config.name == "muon":
+        return f"muon, {matrices}" if matrices.linear else "adamw"
+    if config.name == "adafactor":
+        return f"adafactor, {matrices}" if is_factored(matrices) else "adafactor, not factored"
+    return config.name
 
 
 def clipped(config: OptimConfig, gradient: Any, norm: jax.Array) -> Any:
     """The gradient, whose global norm is `norm`, scaled down to clip_norm where it is longer.
 
-    By a product, which XLA puts into the loops of Adam's moments; optax.clip_by_global_norm divides, for which XLA:CPU
+    By a product, which XLA puts into the loops of the moments; optax.clip_by_global_norm divides, for which XLA:CPU
     writes all gradients once more."""
     if config.clip_norm is None:
         return gradient
@@ -66,7 +93,7 @@ def clipped(config: OptimConfig, gradient: Any, norm: jax.Array) -> Any:
 def direction(optimizer: optax.GradientTransformation, gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
     """(direction of the update, the optimizer's state after it).
 
-    The one place without strict dtype promotion: optax.scale_by_adam multiplies int32 counts by floats."""
+    The one place without strict dtype promotion: optax multiplies int32 counts by floats."""
     with jax.numpy_dtype_promotion("standard"):
         return optimizer.update(gradient, state, params)
 
