@@ -32,6 +32,7 @@ class ModelConfig:
     ff_bias: bool = enters(CONSTANT)  # biases in the dense feed-forward; experts never have any
     attention_float32: bool = enters(CONSTANT)  # scores, softmax and their use in float32, whatever the compute dtype
     init_scale: float = enters(CONSTANT)  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
+    readout_init_scale: float | None = enters(CONSTANT)  # of unembedding and router; None: init_scale
     vocab_size: int | None = enters(CONSTANT)  # None: the store's
     compute_dtype: str = enters(CONSTANT)
     attention: str = enters(PROGRAM)  # auto, xla or flash: what computes scores and their use
@@ -40,7 +41,16 @@ class ModelConfig:
 
     def __post_init__(self):
         positive(
-            "model", self, "d_model", "n_layers", "n_heads", "d_ff", "init_scale", "vocab_size", "logits_positions"
+            "model",
+            self,
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "d_ff",
+            "init_scale",
+            "readout_init_scale",
+            "vocab_size",
+            "logits_positions",
         )
         one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
         one_of("model.norm", self.norm, "layernorm", "rmsnorm")
@@ -56,6 +66,8 @@ class ModelConfig:
             refuse("model.n_heads", self.n_heads, "rope turns pairs, so d_model / n_heads must be even")
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
+        if self.readout_init_scale is None:
+            object.__setattr__(self, "readout_init_scale", self.init_scale)
 
     @property
     def gated(self) -> bool:
@@ -124,6 +136,7 @@ class OptimConfig:
     betas: tuple[float, float] | None = enters(CONSTANT)
     eps: float | None = enters(CONSTANT)
     momentum: float | None = enters(CONSTANT)
+    matrix_rate: float = enters(CONSTANT)  # of matrices that multiply hidden states, a factor of learning_rate
     weight_decay: float = enters(CONSTANT)
     weight_decay_by_lr: bool = enters(CONSTANT)
     clip_norm: float | None = enters(CONSTANT)
@@ -136,7 +149,7 @@ class OptimConfig:
     def __post_init__(self):
         one_of("optim.name", self.name, *_OPTIMIZERS)
         one_of("optim.schedule", self.schedule, "cosine", "wsd")
-        positive("optim", self, "learning_rate", "eps", "clip_norm")
+        positive("optim", self, "learning_rate", "eps", "clip_norm", "matrix_rate")
         not_negative("optim", self, "weight_decay", "warmup_tokens", "warmup_fraction", "final_fraction")
         self._check_numbers_of_name()
         if (self.warmup_tokens is None) == (self.warmup_fraction is None):
@@ -161,6 +174,8 @@ class OptimConfig:
                 refuse(f"optim.{field}", value, f"{self.name} has none; set None")
         if self.betas is not None and (len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas)):
             refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        if self.matrix_rate != 1 and self.name not in ("adamw", "lion"):
+            refuse("optim.matrix_rate", self.matrix_rate, f"{self.name} scales by the matrix as it is; set 1")
         if self.momentum is not None and not 0 <= self.momentum < 1:
             refuse("optim.momentum", self.momentum, "must be in [0, 1)")
 

@@ -5,6 +5,7 @@ matrices, and no update may mix them.
 """
 
 import dataclasses
+import enum
 import math
 
 import jax
@@ -15,6 +16,15 @@ import jax.numpy as jnp
 _LINEAR_MAPS = {"w_q": (1, 2), "w_k": (1, 2), "w_v": (1, 2), "w_o": (2, 1), "w_in": (1, 1), "w_out": (1, 1)}
 
 
+class Role(enum.Enum):
+    """What a parameter does, by which of its sides grows with the model's width."""
+
+    LINEAR = enum.auto()  # a linear map inside the blocks: both
+    READOUT = enum.auto()  # unembedding, router: what it takes
+    EMBEDDING = enum.auto()  # of tokens, of positions: what it gives
+    VECTOR = enum.auto()  # a norm's scale, a bias
+
+
 @dataclasses.dataclass(frozen=True)
 class Matrices:
     """How a parameter is read as matrices of `rows` × `columns`; a vector, such as a norm's scale, is one row."""
@@ -23,7 +33,7 @@ class Matrices:
     counted: int  # its leading axes that count matrices: layers, experts
     row_axes: int  # the axes after them that make the rows; the others make the columns
     parts: int  # 2 where the last axis holds values, then gates: two matrices side by side
-    linear: bool  # a linear map inside the blocks; else an embedding, the unembedding, the router or a vector
+    role: "Role"
 
     @property
     def rows(self) -> int:
@@ -32,6 +42,11 @@ class Matrices:
     @property
     def columns(self) -> int:
         return math.prod(self.shape[self.counted + self.row_axes :]) // self.parts
+
+    @property
+    def takes_width(self) -> bool:
+        """Whether it multiplies hidden states: their width is what it sums over."""
+        return self.role in (Role.LINEAR, Role.READOUT)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -61,4 +76,12 @@ def matrices_of(path: tuple[str, ...], shape: tuple[int, ...], gated: bool) -> M
     own = len(letters.split("x")) if name else 1
     rows, columns = _LINEAR_MAPS.get(name, (min(own - 1, 1), 1))
     parts = 2 if name == "w_in" and gated else 1
-    return Matrices(shape, len(shape) - rows - columns, rows, parts, name in _LINEAR_MAPS)
+    return Matrices(shape, len(shape) - rows - columns, rows, parts, _role(name, own))
+
+
+def _role(name: str, own_axes: int) -> Role:
+    if name in _LINEAR_MAPS:
+        return Role.LINEAR
+    if name in ("tokens", "positions"):
+        return Role.EMBEDDING
+    return Role.VECTOR if own_axes == 1 else Role.READOUT

@@ -75,7 +75,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.vmap(lambda k: Block(config, layout, k))(jax.random.split(k_blocks, m.n_layers))
         if m.final_norm:
             self.norm = Norm(m)
-        self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model)
+        self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model, readout=True)
 
     def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(hidden_BxSxd before the unembedding, statistics of the MoE layers, each with a leading axis of L; {} for a

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 
 from moe_jax.config.schema import OptimConfig
-from moe_jax.model.matrices import Matrices
+from moe_jax.model.matrices import Matrices, Role
 
 # Liu et al. 2025, section 2.2: about the root mean square of AdamW's updates, so that AdamW's rate and decay fit.
 UPDATE_RMS = 0.2
@@ -41,7 +41,7 @@ def muon(
 
     def parted(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         flat = flatten_dict(tree)
-        linear = {path: x for path, x in flat.items() if matrices[path].linear}
+        linear = {path: x for path, x in flat.items() if matrices[path].role is Role.LINEAR}
         return unflatten_dict(linear), unflatten_dict({path: x for path, x in flat.items() if path not in linear})
 
     def init(params: dict[str, Any]) -> MuonState:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 
 from moe_jax.config.schema import Config, OptimConfig
-from moe_jax.model.matrices import Matrices
+from moe_jax.model.matrices import Matrices, Role
 from moe_jax.training.adafactor import adafactor, is_factored
 from moe_jax.training.muon import muon
 
@@ -66,17 +67,35 @@ def transformation(
     if config.name == "adafactor":
         return adafactor(config, matrices)
     if config.name == "lion":
-        return optax.scale_by_lion(*config.betas)
-    return optax.scale_by_adam(*config.betas, eps=config.eps)
+        return _with_matrix_rate(config, optax.scale_by_lion(*config.betas), matrices)
+    return _with_matrix_rate(config, optax.scale_by_adam(*config.betas, eps=config.eps), matrices)
+
+
+def _with_matrix_rate(
+    config: OptimConfig, inner: optax.GradientTransformation, matrices: Mapping[tuple[str, ...], Matrices]
+) -> optax.GradientTransformation:
+    """`inner`, whose directions of matrices that take the width are multiplied by optim.matrix_rate. The decay, which
+    comes after, is not."""
+    if config.matrix_rate == 1:
+        return inner
+
+    def update(gradient, state, params=None):
+        direction, state = inner.update(gradient, state, params)
+        flat = flatten_dict(direction)
+        scaled = {path: u * config.matrix_rate if matrices[path].takes_width else u for path, u in flat.items()}
+        return unflatten_dict(scaled), state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def described(config: OptimConfig, matrices: Matrices) -> str:
     """What a parameter that holds these matrices takes, for the table at a run's start."""
     if config.name == "muon":
-        return f"muon, {matrices}" if matrices.linear else "adamw"
+        return f"muon, {matrices}" if matrices.role is Role.LINEAR else "adamw"
     if config.name == "adafactor":
         return f"adafactor, {matrices}" if is_factored(matrices) else "adafactor, not factored"
-    return config.name
+    scaled = config.matrix_rate != 1 and matrices.takes_width
+    return f"{config.name}, rate × {config.matrix_rate:g}" if scaled else config.name
 
 
 def clipped(config: OptimConfig, gradient: Any, norm: jax.Array) -> Any:

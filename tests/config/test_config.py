@@ -55,6 +55,7 @@ def load(*overrides, file="configs/common.py"):
         ("optim.name=adafactor", ["config.optim.betas = (0.9, 0.95)", "adafactor has none; set None"]),
         ("optim.momentum=0.9", ["config.optim.momentum = 0.9", "adamw has none; set None"]),
         ("optim.betas=None", ["config.optim.betas = None", "adamw needs it; (0.9, 0.95) is usual"]),
+        ("optim.matrix_rate=0", ["config.optim.matrix_rate = 0", "above 0"]),
         ("optim.warmup_tokens=100", ["config.optim.warmup_tokens = 100", "not both"]),
         ("optim.warmup_fraction=1.5", ["config.optim.warmup_fraction = 1.5", "at most 1"]),
         ("train.microbatches=3", ["config.train.microbatches = 3", "must divide train.batch_sequences = 32"]),
