@@ -33,7 +33,7 @@ class Matrices:
     counted: int  # its leading axes that count matrices: layers, experts
     row_axes: int  # the axes after them that make the rows; the others make the columns
     parts: int  # 2 where the last axis holds values, then gates: two matrices side by side
-    role: "Role"
+    role: Role
 
     @property
     def rows(self) -> int:

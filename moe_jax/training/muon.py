@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from moe_jax.config.schema import OptimConfig
 from moe_jax.model.matrices import Matrices, Role
 
-# Liu et al. 2025, section 2.2: about the root mean square of AdamW's updates, so that AdamW's rate and decay fit.
+# Liu et al. 2025: about the root mean square of AdamW's updates, so that AdamW's rate and decay fit.
 UPDATE_RMS = 0.2
 
 
@@ -64,7 +64,7 @@ def muon(
 
 
 def _orthogonalised(x: jax.Array, matrices: Matrices, whole: NamedSharding, eps: float) -> jax.Array:
-    """x, each of its matrices r × c made nearly orthogonal, times UPDATE_RMS · sqrt(max(r, c)) (Liu et al., eq. 4)."""
+    """x, each of its matrices r × c made nearly orthogonal, times UPDATE_RMS · sqrt(max(r, c)) (Liu et al.)."""
     # Without a momentum, optax's transformation of a matrix is its Newton–Schulz iteration, of five steps. It is mapped
     # over the axes that count matrices: optax's own batches would merge these, which gathers a cut axis of experts.
     iteration = optax.contrib.scale_by_muon(beta=0.0, nesterov=False, eps=eps)

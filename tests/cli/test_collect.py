@@ -18,7 +18,7 @@ from tests.hand_edits import sealed_text
 SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000], granularities=[1, 2])
 DESIGN_COLUMNS = (
     "name, status, n_total_nonemb, n_active_nonemb, n_total, n_active, tokens, expansion_rate, granularity, "
-    "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, d_model, n_layers, batch_tokens, "
+    "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, optimizer, d_model, n_layers, batch_tokens, "
     "sequence_length, vocab_size, compute_dtype, store_sha256, flops_krajewski2024, flops_abnar2025, "
     "train_flops, eval_loss, bits_per_byte, train_loss, dropped_fraction, seed, learning_rate, trunk, own_tokens, "
     "attempts, config_hash, git_commit, device, wall_seconds, mfu"

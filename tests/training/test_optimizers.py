@@ -155,7 +155,10 @@ WIDE = ("model.d_model=128", "moe.granularity=1", "moe.expansion_rate=8", "model
 BIG_STEPS = ("optim.warmup_fraction=0", "optim.learning_rate=0.01")
 
 
-@pytest.mark.parametrize("mesh", [{"data": 2, "expert": 4}, {"data": 8}, {"expert": 8}], ids=str)
+@pytest.mark.parametrize(
+    "mesh", [{"data": 2, "expert": 4}, *(pytest.param({a: 8}, marks=pytest.mark.slow) for a in ("data", "expert"))],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_is_the_same_on_every_mesh(name, mesh):
     """Also where it cuts the matrices; the step compiles once, and its state comes out laid out as it went in."""
