@@ -152,17 +152,17 @@ def test_adafactor_is_optax_adafactor_of_every_matrix(momentum):
 
 
 WIDE = ("model.d_model=128", "moe.granularity=1", "moe.expansion_rate=8", "model.d_ff=128", "model.n_heads=2")
-BIG_STEPS = ("optim.warmup_fraction=0", "optim.learning_rate=0.01")
+FIRST_STEPS = ("optim.warmup_fraction=0", "optim.learning_rate=0.003")  # the whole rate
 
 
 @pytest.mark.parametrize(
     "mesh", [{"data": 2, "expert": 4}, *(pytest.param({a: 8}, marks=pytest.mark.slow) for a in ("data", "expert"))],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", list(OPTIMIZERS)[1:])
 def test_an_update_is_the_same_on_every_mesh(name, mesh):
     """Also where it cuts the matrices; the step compiles once, and its state comes out laid out as it went in."""
-    c = config(*OPTIMIZERS[name], *WIDE, *GATED, *BIG_STEPS)
+    c = config(*OPTIMIZERS[name], *WIDE, *FIRST_STEPS, "model.activation=swiglu")
     found = []
     for devices in ({}, mesh):
         t = trainer(c, **devices)
