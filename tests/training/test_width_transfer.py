@@ -4,24 +4,29 @@ import jax
 import numpy as np
 import pytest
 
-from moe_jax.config import fields, grid
+from moe_jax.config import config_file, grid
 from moe_jax.errors import UserError
 from moe_jax.model.matrices import Role, matrices_of
 from moe_jax.training import optimizer
-from tests.models import config, put, trainer, windows
+from tests.models import SMALL, config, put, trainer, windows
 
 RATE = 0.01
 BASE = (
-    "model.n_heads=1", "moe.granularity=1", "moe.expansion_rate=4", "moe.dispatch=dropless", "optim.weight_decay=0",
+    "model.n_heads=1", "moe.granularity=1", "moe.expansion_rate=4", "moe.dispatch=dense", "optim.weight_decay=0",
     "optim.warmup_fraction=0", f"optim.learning_rate={RATE}", "model.final_norm=False", "model.d_model=16",
 )  # fmt: skip
 WIDTHS = (32, 64, 128, 256)
 
 
+def base_of(*overrides):
+    """The config of width 16, whose rate is to be transferred, with what follows from its width left None."""
+    flags = (*SMALL, *BASE, *overrides)
+    return config_file.load(["--config=configs/common.py", *(f"--config.{flag}" for flag in flags)]).base.to_dict()
+
+
 def at_widths(*overrides, transfer=True, widths=WIDTHS):
     """The configs of several widths, heads as wide as the base's."""
-    base = fields.to_dict(config(*BASE, *overrides))
-    base["model"]["d_ff"] = base["model"]["readout_init_scale"] = None
+    base = base_of(*overrides)
     cells = grid.zipped(grid.axis("model.d_model", widths), grid.axis("model.n_heads", [d // 16 for d in widths]))
     return [grid.config_of(base, cell) for cell in (grid.width_transfer(base, cells) if transfer else cells)]
 
@@ -92,7 +97,7 @@ def test_matrices_that_take_the_width_have_their_own_rate(overrides):
 
 
 def test_what_does_not_transfer_is_refused():
-    base = fields.to_dict(config(*BASE))
+    base = base_of()
     for cell, words in [
         ({"model.d_model": 32}, "config.model.n_heads = 1.*d_model / n_heads stays the base's"),
         ({"model.d_model": 32, "model.n_heads": 2, "model.d_ff": 64}, "config.model.d_ff = 64.*d_ff / d_model stays"),
