@@ -39,6 +39,7 @@ def get_config(arg=None):
         ff_bias=False,  # biases in the dense feed-forward; experts never have any
         attention_float32=False,  # scores, softmax and their use in float32, whatever the compute dtype
         init_scale=0.1,  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale (Switch Transformer's reduced scale)
+        readout_init_scale=placeholder(float),  # of unembedding and router; None: init_scale
         vocab_size=placeholder(int),  # None: the store's
         compute_dtype="float32",  # float32 | bfloat16; parameters, router, softmax and reductions are float32 always
         # auto: the device's kernel where it has one for the dtype, the heads' width and the length (TPU and NVIDIA GPU,
@@ -97,10 +98,12 @@ def get_config(arg=None):
         log_layers=False,  # metrics.jsonl also has every layer's load, dropped fraction, entropy and z
     )
     config.optim = config_dict.create(
-        name="adamw",
+        name="adamw",  # adamw | muon (with AdamW for embeddings, router, norms) | lion | adafactor
         learning_rate=3e-3,
-        betas=(0.9, 0.95),
-        eps=1e-8,
+        betas=(0.9, 0.95),  # of AdamW or Lion; None for adafactor
+        eps=1e-8,  # of AdamW; None for lion and adafactor
+        momentum=placeholder(float),  # of Muon; adafactor may have one
+        matrix_rate=1.0,  # learning rate of all but embeddings, norms and biases / learning_rate (grid.width_transfer)
         weight_decay=0.1,
         weight_decay_by_lr=True,  # False: decay is not multiplied by the learning rate (abnar2025)
         clip_norm=1.0,  # None: no clipping

@@ -18,6 +18,12 @@ EXPERT_CHOICE = (
     "moe.router=expert_choice", "moe.softmax=over_experts", "moe.load_balance_loss_weight=0", "moe.group_sequences=8",
     "moe.output_norm=True",
 )  # fmt: skip
+OPTIMIZERS = {
+    "adamw": (),
+    "muon": ("optim.name=muon", "optim.momentum=0.95"),
+    "lion": ("optim.name=lion", "optim.eps=None"),
+    "adafactor": ("optim.name=adafactor", "optim.betas=None", "optim.eps=None"),
+}
 
 
 def config(*overrides: str) -> Config:

@@ -15,6 +15,7 @@ import numpy as np
 from moe_jax.config import counts
 from moe_jax.config import fields as fields_lib
 from moe_jax.config.cell import Cell, as_cell
+from moe_jax.config.checks import refuse
 from moe_jax.config.counts import Counts
 from moe_jax.config.names import run_name
 from moe_jax.config.schema import Config
@@ -23,10 +24,11 @@ from moe_jax.text import count
 
 __all__ = [
     "Cell", "Run", "axis", "chain", "config_of", "expand", "iso_flop", "keep_only", "possible", "prefix", "product",
-    "refusals", "rule", "zipped",
+    "refusals", "rule", "width_transfer", "zipped",
 ]  # fmt: skip
 
 AnyCell = Cell | Mapping[str, Any]
+_TRANSFERS = "grid.width_transfer takes the rate to other widths only where"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,31 @@ def rule(
         return cell | Cell({field: value(config, counted)}, derived=(field,))
 
     return [cell if cell.refused is not None else with_rule(cell) for cell in map(as_cell, cells)]
+
+
+def width_transfer(base: Mapping[str, Any], cells: Iterable[AnyCell]) -> list[Cell]:
+    """Cells of several widths that take the learning rate tuned at the base's: the maximal update parametrisation (μP).
+
+    By table 3 of Yang et al. 2022 (Tensor Programs V, arXiv 2203.03466) for Adam, with m = d_model / the base's: the
+    rate of matrices that multiply hidden states falls as 1/m (optim.matrix_rate), and the variance of the unembedding
+    as 1/fan_in² (model.readout_init_scale), not 1/fan_in; embeddings and vectors keep both. An expert is such a matrix
+    and the router, whose outputs do not grow with the width, is as the unembedding; we know of Małaśnicki et al. 2025
+    (μ-Parametrization for Mixture of Experts, arXiv 2508.09752) that it derives μP for both, not its tables.
+
+    Raises UserError where more than the width changes in what the table is about: heads, d_ff and experts."""
+    small = config_of(base, {}).model
+
+    def growth(config: Config) -> float:
+        wide = config.model
+        if wide.d_model * small.n_heads != small.d_model * wide.n_heads:
+            refuse("model.n_heads", wide.n_heads, f"{_TRANSFERS} d_model / n_heads stays the base's")
+        if wide.d_ff * small.d_model != small.d_ff * wide.d_model:
+            refuse("model.d_ff", wide.d_ff, f"{_TRANSFERS} d_ff / d_model stays the base's")
+        return wide.d_model / small.d_model
+
+    cells = rule(base, cells, "optim.matrix_rate", lambda config, _: 1 / growth(config))
+    scale = small.readout_init_scale
+    return rule(base, cells, "model.readout_init_scale", lambda config, _: scale / growth(config))
 
 
 def iso_flop(

@@ -21,6 +21,7 @@ _SUFFIXES = {
     "moe.capacity_factor": "c",
     "moe.load_balance_loss_weight": "lb",
 }
+_OPTIMIZERS = {"adamw": "aw", "muon": "mu", "lion": "li", "adafactor": "af"}
 _MAX_NAME = 28
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _RETRY = re.compile(r"-r[0-9]+$")  # the end of the name of a job that is submitted again
@@ -37,6 +38,8 @@ def run_name(config: Config, axes: Mapping[str, Any], name: str | None = None) -
     for field, letter in _SUFFIXES.items():
         if field in axes:
             parts.append(f"{letter}{_short(axes[field])}")
+    if "optim.name" in axes:
+        parts.append(_OPTIMIZERS[config.optim.name])
     if "moe.router" in axes:
         parts.append(_router_part(config.moe.router))
     parts.append(f"s{config.seed}")

@@ -38,6 +38,7 @@ class ModelConfig:
     ff_bias: bool = enters(CONSTANT)  # biases in the dense feed-forward; experts never have any
     attention_float32: bool = enters(CONSTANT)  # scores, softmax and their use in float32, whatever the compute dtype
     init_scale: float = enters(CONSTANT)  # std = sqrt(init_scale / fan_in), cut at ±2 init_scale
+    readout_init_scale: float | None = enters(CONSTANT)  # of unembedding and router; None: init_scale
     vocab_size: int | None = enters(CONSTANT)  # None: the store's
     compute_dtype: str = enters(CONSTANT)
     attention: str = enters(PROGRAM)  # auto, xla or flash: what computes scores and their use
@@ -47,7 +48,7 @@ class ModelConfig:
     def __post_init__(self):
         positive(
             "model", self, "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "norm_eps", "rope_theta",
-            "init_scale", "vocab_size", "logits_positions",
+            "init_scale", "readout_init_scale", "vocab_size", "logits_positions",
         )  # fmt: skip
         one_of("model.activation", self.activation, "relu", "gelu", "swiglu")
         one_of("model.norm", self.norm, "layernorm", "rmsnorm")
@@ -61,6 +62,8 @@ class ModelConfig:
         self._complete_heads()
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
+        if self.readout_init_scale is None:
+            object.__setattr__(self, "readout_init_scale", self.init_scale)
 
     def _complete_heads(self) -> None:
         """Fills in n_kv_heads and head_dim."""
@@ -141,14 +144,25 @@ class TrainConfig:
             refuse("train.init_from", self.init_from, "must name the folder of a run, or be None")
 
 
+# The numbers that each optimizer needs, with their usual values.
+_OPTIMIZERS = {
+    "adamw": {"betas": "(0.9, 0.95)", "eps": "1e-8"},
+    "muon": {"betas": "(0.9, 0.95)", "eps": "1e-8", "momentum": "0.95"},  # the first two are of its AdamW
+    "lion": {"betas": "(0.9, 0.99)"},
+    "adafactor": {},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """The optimizer and its learning rate's schedule."""
 
     name: str = enters(CONSTANT)
     learning_rate: float = enters(RESULT | TRUNK)  # runs of one pack differ in it
-    betas: tuple[float, float] = enters(CONSTANT)
-    eps: float = enters(CONSTANT)
+    betas: tuple[float, float] | None = enters(CONSTANT)
+    eps: float | None = enters(CONSTANT)
+    momentum: float | None = enters(CONSTANT)
+    matrix_rate: float = enters(CONSTANT)  # of matrices that multiply hidden states, a factor of learning_rate
     weight_decay: float = enters(CONSTANT)
     weight_decay_by_lr: bool = enters(CONSTANT)
     clip_norm: float | None = enters(CONSTANT)
@@ -159,12 +173,11 @@ class OptimConfig:
     final_fraction: float = enters(CONSTANT)
 
     def __post_init__(self):
-        one_of("optim.name", self.name, "adamw")
+        one_of("optim.name", self.name, *_OPTIMIZERS)
         one_of("optim.schedule", self.schedule, "cosine", "wsd")
-        positive("optim", self, "learning_rate", "eps", "clip_norm")
+        positive("optim", self, "learning_rate", "eps", "clip_norm", "matrix_rate")
         not_negative("optim", self, "weight_decay", "warmup_tokens", "warmup_fraction", "final_fraction")
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        self._check_numbers_of_name()
         if (self.warmup_tokens is None) == (self.warmup_fraction is None):
             refuse(
                 "optim.warmup_tokens",
@@ -174,6 +187,23 @@ class OptimConfig:
         if self.warmup_fraction is not None and self.warmup_fraction > 1:
             refuse("optim.warmup_fraction", self.warmup_fraction, "must be at most 1")
         self._check_wsd()
+
+    def _check_numbers_of_name(self) -> None:
+        """The optimizer has the numbers that it uses, and no others."""
+        usual = _OPTIMIZERS[self.name]
+        for field in ("betas", "eps", "momentum"):
+            value = getattr(self, field)
+            if value is None and field in usual:
+                refuse(f"optim.{field}", None, f"{self.name} needs it; {usual[field]} is usual")
+            optional = (self.name, field) == ("adafactor", "momentum")
+            if value is not None and field not in usual and not optional:
+                refuse(f"optim.{field}", value, f"{self.name} has none; set None")
+        if self.betas is not None and (len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas)):
+            refuse("optim.betas", self.betas, "must be two numbers in [0, 1)")
+        if self.matrix_rate != 1 and self.name not in ("adamw", "lion"):
+            refuse("optim.matrix_rate", self.matrix_rate, f"{self.name} scales by the matrix as it is; set 1")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            refuse("optim.momentum", self.momentum, "must be in [0, 1)")
 
     def _check_wsd(self) -> None:
         if self.schedule != "wsd":

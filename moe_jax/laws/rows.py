@@ -18,7 +18,7 @@ from moe_jax.text import count
 # Columns of results.csv that are rarely axes of a law but change its coefficients.
 CONTEXT = (
     "expansion_rate", "active_rate", "sparsity", "granularity", "n_experts", "top_k", "router", "sequence_length",
-    "vocab_size", "store_sha256", "dispatch", "schedule", "batch_tokens",
+    "vocab_size", "store_sha256", "dispatch", "schedule", "optimizer", "batch_tokens",
 )  # fmt: skip
 
 

@@ -18,5 +18,6 @@ transformer      blocks, scanned; the loss, without ever holding all logits
   precision      the dtype of sums beside a compute dtype
   expert_load    loads of experts: the bias that evens them out, and what is logged
   remat          what the backward pass computes again
+matrices         the matrices that parameters hold, for optimizers of matrices
 sharding         the mesh, and the only names of its axes
 """

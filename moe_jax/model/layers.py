@@ -20,12 +20,15 @@ def parameter_dtype(config: ModelConfig) -> jnp.dtype:
 
 
 def weight(
-    config: ModelConfig, key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int
-) -> nnx.Param:
-    """Truncated normal with std = sqrt(init_scale / fan_in), cut at ±2 init_scale (krajewski2024's code; Switch's
-    scale)."""
-    std = (config.init_scale / fan_in) ** 0.5
-    cut = 2 * config.init_scale / std
+    config: ModelConfig, key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int,
+    readout: bool = False,
+) -> nnx.Param:  # fmt: skip
+    """Truncated normal with std = sqrt(scale / fan_in), cut at ±2 scale (krajewski2024's code; Switch's scale).
+
+    The scale of a `readout`, unembedding or router, is readout_init_scale, that of others init_scale."""
+    scale = config.readout_init_scale if readout else config.init_scale
+    std = (scale / fan_in) ** 0.5
+    cut = 2 * scale / std
     values = std * jax.random.truncated_normal(key, -cut, cut, shape, jnp.float32)
     return nnx.Param(values.astype(parameter_dtype(config)), logical_axes=axes)
 

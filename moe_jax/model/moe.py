@@ -45,7 +45,7 @@ class MoeLayer(nnx.Module):
         m, moe = config.model, config.moe
         d, f, E = m.d_model, moe.d_expert, moe.n_experts
         keys = jax.random.split(key, 3)
-        self.router_dxE = weight(m, keys[0], (d, E), (None, None), d)
+        self.router_dxE = weight(m, keys[0], (d, E), (None, None), d, readout=True)
         self.shows_choices = False  # True: `statistics` also have `choices`; only moe_jax.evaluation sets it
         self._router, self._capacity = registry.load(moe.router), counts.capacity(config)
         if moe.router not in registry.ROUTERS:

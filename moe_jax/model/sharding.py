@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.errors import UserError
+from moe_jax.model.matrices import Matrices
 
 AXES = ("replica", "data", "expert")  # the batch is cut over all of them, `expert` fastest
 EXPERT = "expert"
@@ -119,6 +120,18 @@ class Layout:
         """x, gathered so that every device holds all of it: what FSDP does to a parameter just before its use."""
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P()))
 
+    def whole_matrices(self, logical: Sequence[str | None], matrices: Matrices) -> NamedSharding:
+        """The layout of a parameter's matrices (Matrices.split) that cuts none of them: the devices that would each
+        hold a part of every matrix each hold some of the matrices, where their number divides."""
+        counts = matrices.shape[: matrices.counted]
+        cut = list(self.spec(*logical[: len(counts)], shape=counts))
+        for i in reversed(range(len(counts))):
+            axes = (*([] if cut[i] is None else [cut[i]]), _RULES["embed"])
+            if counts[i] % self.size(axes) == 0:
+                cut[i] = axes
+                break
+        return NamedSharding(self.mesh, P(*cut))
+
     def size(self, axes: str | Sequence[str]) -> int:
         """Devices along a mesh axis, or along several."""
         return math.prod(self.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes))
@@ -168,11 +181,11 @@ def exchange_axes(config: Config, mesh: Mesh, local_sequences: int) -> tuple[str
     )
 
 
-def format_table(rows: Sequence[tuple[str, tuple[str | None, ...], jax.ShapeDtypeStruct, P]], mesh: Mesh) -> str:
-    """A table as text: parameter, shape, logical axes, mesh axes, bytes on a device."""
-    lines = [("parameter", "shape", "logical axes", "mesh axes", "bytes/device")]
+def format_table(rows: Sequence[tuple[str, str, tuple[str | None, ...], jax.ShapeDtypeStruct, P]], mesh: Mesh) -> str:
+    """A table as text: parameter, shape, what updates it, logical axes, mesh axes, bytes on a device."""
+    lines = [("parameter", "shape", "updated by", "logical axes", "mesh axes", "bytes/device")]
     total = 0
-    for name, logical, array, spec in rows:
+    for name, by, logical, array, spec in rows:
         local = NamedSharding(mesh, spec).shard_shape(array.shape)
         size = math.prod(local) * array.dtype.itemsize
         total += size
@@ -180,14 +193,15 @@ def format_table(rows: Sequence[tuple[str, tuple[str | None, ...], jax.ShapeDtyp
             (
                 name,
                 "×".join(map(str, array.shape)),
+                by,
                 " ".join(a or "-" for a in logical),
                 " ".join(str(s or "-") for s in spec),
                 f"{size:,}",
             )
         )
-    lines.append(("all parameters", "", "", "", f"{total:,}"))
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
+    lines.append(("all parameters", "", "", "", "", f"{total:,}"))
+    widths = [max(len(line[i]) for line in lines) for i in range(6)]
     return "\n".join(
-        "  ".join(c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(c.rjust(w) if i == 5 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     )

@@ -80,7 +80,7 @@ class Transformer(nnx.Module):
         if m.final_norm:
             self.norm = Norm(m)
         if not m.tied_embeddings:
-            self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model)
+            self.head_dxV = weight(m, k_head, (m.d_model, vocab_size), ("embed", None), m.d_model, readout=True)
 
     def __call__(self, tokens_BxS: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(hidden_BxSxd before the unembedding, statistics of the MoE layers, each with a leading axis of L; {} for a

@@ -30,7 +30,8 @@ from moe_jax.plan.placement import Placement
 # The source code that the compiled program depends on: changed code is compiled again.
 _SOURCES = (
     "model/**/*.py", "plan/aot.py", "chips.py", "plan/hlo*.py", "training/step.py", "training/optimizer.py",
-    "training/skip_step.py", "config/counts.py", "config/moe.py", "config/schema.py", "flops.py",
+    "training/muon.py", "training/adafactor.py", "training/skip_step.py", "config/counts.py", "config/moe.py",
+    "config/schema.py", "flops.py",
 )  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 

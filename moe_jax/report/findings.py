@@ -20,8 +20,8 @@ LABELS = {
 }
 # Only runs that agree in all of these columns are compared; runs that differ in nothing but their seed share a cell.
 _CONTEXT = (
-    "expansion_rate", "active_rate", "router", "dispatch", "schedule", "sequence_length", "vocab_size",
-    "compute_dtype", "store_sha256",
+    "expansion_rate", "active_rate", "router", "dispatch", "schedule", "optimizer", "sequence_length",
+    "vocab_size", "compute_dtype", "store_sha256",
 )  # fmt: skip
 # A grid may set these by a rule of N and D, so they separate cells only where one (N, D, G) has several values.
 _TUNED = ("learning_rate", "batch_tokens")

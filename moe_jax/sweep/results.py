@@ -23,15 +23,15 @@ from moe_jax.sweep.rundir import RunDir
 
 COLUMNS = (
     "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "expansion_rate",
-    "granularity", "active_rate", "sparsity", "n_experts", "top_k", "router", "dispatch", "schedule", "d_model",
-    "n_layers", "batch_tokens", "sequence_length", "vocab_size", "compute_dtype", "store_sha256",
+    "granularity", "active_rate", "sparsity", "n_experts", "top_k", "router", "dispatch", "schedule", "optimizer",
+    "d_model", "n_layers", "batch_tokens", "sequence_length", "vocab_size", "compute_dtype", "store_sha256",
     "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss", "eval_loss_capacity", "bits_per_byte",
     "train_loss", "dropped_fraction", "eval_dropped_fraction", "seed", "learning_rate", "trunk", "own_tokens",
     "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
 )  # fmt: skip
 
 # A fit over runs that differ in one of these compares unlike things, so `collect` asks before it mixes them.
-UNMIXED = ("store_sha256", "dispatch", "schedule", "batch_tokens")
+UNMIXED = ("store_sha256", "dispatch", "schedule", "optimizer", "batch_tokens")
 
 COLUMN_NAME = re.compile(r"[a-z0-9_]+")  # of an evaluation
 
@@ -42,8 +42,8 @@ _FROM_RESULT = (
     "mfu",
 )  # fmt: skip
 _TEXTS = {
-    "name", "status", "router", "dispatch", "schedule", "compute_dtype", "store_sha256", "trunk", "config_hash",
-    "git_commit", "device",
+    "name", "status", "router", "dispatch", "schedule", "optimizer", "compute_dtype", "store_sha256", "trunk",
+    "config_hash", "git_commit", "device",
 }  # fmt: skip
 
 Row = dict[str, Any]
@@ -134,6 +134,7 @@ def planned_columns(run: PlannedRun) -> Row:
     planned |= dense if moe is None else {field: getattr(moe, field) for field in fields}
     return planned | {
         "schedule": config.optim.schedule,
+        "optimizer": config.optim.name,
         "d_model": config.model.d_model,
         "n_layers": config.model.n_layers,
         "batch_tokens": config.batch_tokens,

@@ -6,7 +6,8 @@ compiled step of one run or of a pack) → step (the train step itself) → run 
 - loop: how a run goes, in one function
 - goal, attempts, options: what is trained; whose folder it is and how a start ends; how it is done
 - group, run: the runs that train together; one run's log, checkpoints and result
-- program, step, optimizer, skip_step: the compiled functions; AdamW and its schedules; skipping outlier batches
+- program, step, skip_step: the compiled functions; skipping outlier batches
+- optimizer, muon, adafactor: the optimizers and their schedules
 - put, held_out: batches onto the devices; the held-out loss
 - initial_weights: the weights of another run's checkpoint, where train.init_from names one
 - checkpoint, metrics, sinks, profiling: what a run writes while it trains

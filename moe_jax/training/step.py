@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from moe_jax.config.schema import Config
 from moe_jax.data.batches import Batches
 from moe_jax.model import expert_load
+from moe_jax.model.matrices import matrices_of
 from moe_jax.model.moe import RouterBias
 from moe_jax.model.sharding import AXES, Layout, format_table
 from moe_jax.model.transformer import Transformer
@@ -52,7 +53,6 @@ class Trainer:
 
     def __init__(self, config: Config, vocab_size: int, layout: Layout, end_of_document: int | None = None):
         self.config, self.layout = config, layout
-        self._optimizer = optimizer.adam(config.optim)
 
         def model_of(config: Config, key) -> Transformer:
             return Transformer(config, vocab_size, layout, key, end_of_document)
@@ -62,6 +62,10 @@ class Trainer:
         _, abstract = self._abstract_model(None)
         self._template = abstract
         self._axes = {path: _logical_axes(path, leaf) for path, leaf in nnx.to_flat_state(abstract)}
+        gated = config.model.gated
+        self._matrices = {path: matrices_of(path, leaf.shape, gated) for path, leaf in nnx.to_flat_state(abstract)}
+        whole = {path: layout.whole_matrices(self._axes[path], m) for path, m in self._matrices.items()}
+        self._optimizer = optimizer.transformation(config.optim, self._matrices, whole)
 
         def init(key) -> TrainState:
             params, router = map(nnx.to_pure_dict, nnx.state(model_of(config, key), nnx.Param, RouterBias))
@@ -97,16 +101,18 @@ class Trainer:
         return self._init(jax.random.key(seed))
 
     def _place(self, state: TrainState) -> tuple[TrainState, TrainState]:
-        """(abstract state with shardings, its shardings). Adam's moments are sharded as their parameters are."""
-        specs = {
-            path: self.layout.sharding(*self._axes[path], shape=leaf.shape)
-            for path, leaf in nnx.to_flat_state(self._template)
-        }
+        """(abstract state with shardings, its shardings). An optimizer's moments are sharded as their parameters are;
+        where they have other axes than these, as the axes that count a parameter's matrices."""
         whole = NamedSharding(self.layout.mesh, P())
 
         def sharding(path, leaf):
             names = tuple(k.key for k in path if isinstance(k, jax.tree_util.DictKey))
-            return specs.get(names, whole)
+            if names not in self._axes:
+                return whole
+            axes, matrices = self._axes[names], self._matrices[names]
+            if leaf.shape != matrices.shape:
+                axes = (*axes[: matrices.counted], *[None] * (leaf.ndim - matrices.counted))
+            return self.layout.sharding(*axes, shape=leaf.shape)
 
         shardings = jax.tree_util.tree_map_with_path(sharding, state)
         abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
@@ -201,11 +207,13 @@ class Trainer:
         return put_windows(functools.partial(self.read, batches, step), self.batch_shape, self.batch_sharding)
 
     def parameter_table(self) -> str:
-        """Parameter -> logical axes -> mesh axes -> bytes on a device."""
+        """Parameter -> what it is updated by -> logical axes -> mesh axes -> bytes on a device."""
         rows = []
         for path, leaf in nnx.to_flat_state(self._template):
             axes = self._axes[path]
-            rows.append((".".join(map(str, path)), axes, leaf, self.layout.spec(*axes, shape=leaf.shape)))
+            is_trained = leaf.type is not RouterBias
+            by = optimizer.described(self.config.optim, self._matrices[path]) if is_trained else "load"
+            rows.append((".".join(map(str, path)), by, axes, leaf, self.layout.spec(*axes, shape=leaf.shape)))
         return format_table(rows, self.layout.mesh)
 
 

@@ -18,7 +18,7 @@ from tests.hand_edits import sealed_text
 SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000], granularities=[1, 2])
 DESIGN_COLUMNS = (
     "name, status, n_total_nonemb, n_active_nonemb, n_total, n_active, tokens, expansion_rate, granularity, "
-    "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, d_model, n_layers, batch_tokens, "
+    "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, optimizer, d_model, n_layers, batch_tokens, "
     "sequence_length, vocab_size, compute_dtype, store_sha256, flops_krajewski2024, flops_abnar2025, "
     "train_flops, eval_loss, eval_loss_capacity, bits_per_byte, train_loss, dropped_fraction, eval_dropped_fraction, "
     "seed, learning_rate, trunk, own_tokens, attempts, config_hash, git_commit, device, wall_seconds, mfu"
@@ -140,6 +140,7 @@ def test_a_result_of_another_config_is_left_out(tmp_path, capsys):
 
 
 MIXES = {
+    "optimizer": [{"optim.name": "adamw"}, {"optim.name": "lion", "optim.eps": None}],
     "dispatch": [Cell({"moe.dispatch": "slots"}, name="a"), Cell({"moe.dispatch": "dense"}, name="b")],
     "batch_tokens": [{"train.batch_sequences": 32}, {"train.batch_sequences": 64}],
 }
@@ -154,9 +155,11 @@ def test_unlike_runs_are_mixed_only_when_asked(tmp_path, column):
         run_collect(work)
     assert not (work.path / "results.csv").exists()
     assert run_collect(work, f"--mixed={column}") == 0
-    assert {row[column] for row in rows_of(work).values()} == {
-        run.config.batch_tokens if column == "batch_tokens" else run.config.moe.dispatch for run in planned
-    }
+    values = {
+        "dispatch": lambda config: config.moe.dispatch, "batch_tokens": lambda config: config.batch_tokens,
+        "optimizer": lambda config: config.optim.name,
+    }  # fmt: skip
+    assert {row[column] for row in rows_of(work).values()} == {values[column](run.config) for run in planned}
 
 
 def test_two_stores_are_a_mix(tmp_path):
@@ -189,7 +192,7 @@ def test_nothing_to_collect_is_a_sentence(tmp_path):
         run_collect(work)
     assert command.run(collect.main, ["--workdir", str(work.path)]) == 1
     assert not (work.path / "results.csv").exists()
-    with pytest.raises(UserError, match="--mixed=router: must be one of store_sha256, dispatch, schedule"):
+    with pytest.raises(UserError, match="--mixed=router: must be one of store_sha256, dispatch, schedule, optimizer"):
         run_collect(work, "--mixed=router")
 
 

@@ -97,6 +97,11 @@ def test_a_router_that_a_cell_sets_is_in_the_name(router, part):
     assert [run.name for run in expand(cell)] == [f"n98k-d384k-g1-{part}-s0"]
 
 
+def test_an_optimizer_that_a_cell_sets_is_in_the_name():
+    cells = [{"optim.name": "muon", "optim.momentum": 0.95}, {"optim.name": "lion", "optim.eps": None}]
+    assert [run.name for run in expand(*cells)] == ["n98k-d384k-g1-mu-s0", "n98k-d384k-g1-li-s0"]
+
+
 def test_equal_names_and_bad_names_are_refused():
     with pytest.raises(UserError, match=r"n98k-d384k-g1-s0 is taken by .*; name one of them"):
         expand({"optim.eps": 1e-8}, {"optim.eps": 1e-6})

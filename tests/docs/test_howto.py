@@ -59,7 +59,20 @@ def a_page(name):
 
 
 def test_every_page_is_tested():
-    assert {path.stem for path in HOWTO.glob("*.md")} == {"config", "router", "law", "launcher", "corpus", "inspect"}
+    pages = {"config", "optimizer", "router", "law", "launcher", "corpus", "inspect"}
+    assert {path.stem for path in HOWTO.glob("*.md")} == pages
+
+
+@pytest.mark.slow
+@a_page("optimizer")
+def test_optimizer(page):
+    planned, *_ = page.run()
+    assert "8 runs:" in planned
+    with (page.folder / "runs/my_optimizers/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and all(row["status"] == "done" for row in rows)
+    # All learn something: less than a uniform guess of a byte.
+    assert all(float(row["eval_loss"]) < math.log(256) - 0.5 for row in rows)
 
 
 @pytest.mark.slow

@@ -55,7 +55,8 @@ def test_the_source_digest_knows_every_file_that_the_step_comes_from():
     found = {path.relative_to(root).as_posix() for path in compiles._sources(root)}
     model = {path.relative_to(root).as_posix() for path in (root / "model").rglob("*.py")}
     assert {"model/moe.py", "model/routers/token_choice.py"} <= model <= found
-    assert {"training/step.py", "training/optimizer.py", "plan/aot.py", "plan/hlo.py", "config/counts.py"} <= found
+    assert {"training/step.py", "training/optimizer.py", "training/muon.py", "training/adafactor.py"} <= found
+    assert {"plan/aot.py", "plan/hlo.py", "config/counts.py"} <= found
 
 
 def test_every_pattern_of_the_sources_finds_a_file():

@@ -25,7 +25,7 @@ from moe_jax.training.options import Options
 from moe_jax.training.program import Pack
 from moe_jax.training.step import Trainer
 from tests.conftest import ROOT, child_environment
-from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, VOCABULARY, config, put, trainer, windows
+from tests.models import END_OF_DOCUMENT, EXPERT_CHOICE, OPTIMIZERS, VOCABULARY, config, put, trainer, windows
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
@@ -59,7 +59,10 @@ def losses(overrides, steps, packed):
     return np.stack(out, 1)
 
 
-@pytest.mark.parametrize("overrides", [(), pytest.param(EXPERT_CHOICE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), *(pytest.param(o, marks=pytest.mark.slow) for o in (EXPERT_CHOICE, *list(OPTIMIZERS.values())[1:]))],
+)
 def test_the_first_losses_are_those_of_the_runs_alone(overrides):
     alone, together = (losses(overrides, 10, packed) for packed in (False, True))
     np.testing.assert_allclose(together, alone, rtol=1e-5)

@@ -34,7 +34,7 @@ def test_the_optimizer_is_optax_adamw(by_lr):
     schedule = optimizer.Schedule(np.float32(0.1), np.int32(3), np.int32(3), np.int32(10))
     params = {"a": jax.numpy.arange(6.0).reshape(2, 3), "b": jax.numpy.ones(4)}
     ours, theirs = params, params
-    adam = optimizer.adam(c)
+    adam = optimizer.transformation(c, {}, {})
     decay = c.weight_decay if by_lr else c.weight_decay / 0.1
     chain = optax.chain(
         optax.clip_by_global_norm(0.5),
