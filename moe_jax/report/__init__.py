@@ -5,6 +5,7 @@ May import the ground, config, sweep and laws. laws starts JAX, so a sweep's pag
 Facts
   findings       what a grid of losses shows, counted and in sentences
   capacity       what dropping costs on the held-out windows
+  downstream     tasks beside the loss, and what sparsity does to them at equal loss
   predictions    prediction.csv compared with measured losses
   law_check      law.json compared with a sweep's runs
   reading        a sweep's files -> all that its page shows

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 
 from matplotlib.figure import Figure
 
-from moe_jax.report import figures, findings, loss_curves, routing_figure
+from moe_jax.report import downstream, figures, findings, loss_curves, routing_figure
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import EmbeddedFigure
 from moe_jax.report.panels import spread_over
 from moe_jax.report.reading import SweepData
 from moe_jax.report.render import render
-from moe_jax.report.sections import domains, granularity, law, losses, predictions, routing, runs, summary
+from moe_jax.report.sections import domains, granularity, law, losses, predictions, routing, runs, summary, tasks
 from moe_jax.sweep.routing_record import RoutingRecord
 
 MOST_ROUTINGS = 4  # runs at most whose loads are drawn
@@ -55,6 +55,11 @@ def drawings(data: SweepData) -> dict[str, Drawing]:
         )
         draw = functools.partial(figures.predictions, data.predictions)
         found.append(("predictions", caption, "predictions against measurements", draw))
+    scored, names = tasks.scored(data.rows)
+    if names:
+        caption = "Bits per byte of the right answers against the held-out loss of each run."
+        draw = functools.partial(downstream.against_loss, scored, names)
+        found.append(("tasks", caption, "downstream scores against held-out loss", draw))
     for record in spread_over(_choosing_tokens(data), MOST_ROUTINGS):
         draw = functools.partial(routing_figure.expert_loads, record)
         caption = routing_figure.caption(record)
@@ -81,6 +86,7 @@ def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
         runs=runs.runs(data.manifest, data.snapshot, data.rows, data.left_out),
         losses=losses.losses(data.rows, data.grid) if data.grid else None,
         domains=domains.domains(data.rows),
+        tasks=tasks.tasks(data.rows),
         granularity=granularity.granularity(data.rows, data.grid) if data.grid else None,
         law=law.law(data.law) if data.law is not None else None,
         law_error=data.law_error,
@@ -117,6 +123,7 @@ def _sections(data: SweepData) -> dict[str, str]:
         "curves": "Loss curves",
         "losses": "Losses",
         "domains": "Losses on other stores",
+        "tasks": "Downstream tasks",
         "axes": "Loss against N, D and G",
         "granularity": "Granularity",
         "law": "Fitted law",
@@ -130,6 +137,8 @@ def _sections(data: SweepData) -> dict[str, str]:
         absent |= {"losses", "axes", "granularity"}
     if domains.domains(data.rows) is None:
         absent |= {"domains"}
+    if not tasks.scored(data.rows)[1]:
+        absent |= {"tasks"}
     if not data.predictions and data.predictions_error is None:
         absent |= {"predictions"}
     if not _inspected(data):

@@ -3,13 +3,15 @@
 Only the abstract was available. The numbers come from one summary and are marked secondary; shapes are derived."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_jax.config import config_file, counts, packaged
+from moe_jax.report import downstream
+from moe_jax.report.downstream import ACCURACY, BITS
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import Table
 from moe_jax.report.panels import BLUE, colour_by, row_of_panels, style
@@ -47,6 +49,7 @@ def _items(sources: Sources, pairs: list[dict], ours: pd.DataFrame | None) -> It
     yield _shapes(sources.printed)
     if ours is not None and len(ours):
         yield _our_pairs(sources.name, ours)
+        yield from _our_tasks(sources.ours)
     yield not_reproduced(
         "The paper's tables of configurations, its budgets, scores of single benchmarks, and effect sizes of its "
         "ablations are not in the text at hand: they are left out rather than guessed."
@@ -79,6 +82,22 @@ def _our_pairs(name: str, ours: pd.DataFrame) -> Item:
     return Item(f"Our runs: {name}", [Table(heads, rows)])
 
 
+def _our_tasks(rows: pd.DataFrame) -> Iterator[Item]:
+    """Tasks at the coarsest and finest G of each (N, D, active rate), beside the losses."""
+    columns = [c for name in downstream.tasks(rows.columns) for c in (name + ACCURACY, name + BITS) if c in rows]
+    cells = [
+        [
+            short(r["n_total_nonemb"]), short(r["tokens"]), f"{r['active_rate']:g}", f"{r['coarse']:g} → {r['fine']:g}",
+            f"{r['gain']:+.4f}", *(f"{r['changes'][c]:+.3f}" for c in columns),
+        ]
+        for _, r in _ours(rows.dropna(subset=columns), columns).iterrows()
+    ]  # fmt: skip
+    if columns and cells:
+        heads = (">N total", ">D", ">K", ">G", ">loss", *(f">{c.replace('_', ' ')}" for c in columns))
+        caption = "The finest G minus the coarsest: losses in nats a token, accuracies as shares, bits a byte."
+        yield Item("Our runs on tasks", [Table(heads, cells, caption=caption)])
+
+
 def _pairs(secondary: list[dict]) -> list[dict]:
     """Each scale's loss at G = 8 minus that at G = 1."""
     found = []
@@ -89,16 +108,19 @@ def _pairs(secondary: list[dict]) -> list[dict]:
     return found
 
 
-def _ours(rows: pd.DataFrame) -> pd.DataFrame:
-    """The coarsest and finest G of each (N, D, active rate); seeds are averaged."""
+def _ours(rows: pd.DataFrame, others: Sequence[str] = ()) -> pd.DataFrame:
+    """The coarsest and finest G of each (N, D, active rate); seeds are averaged. `changes`: the finest minus the
+    coarsest in each of the `others` columns."""
     found = []
     for same, cell in rows[rows["granularity"].notna()].groupby(_SAME):
-        losses = cell.groupby("granularity")["eval_loss"].mean()
+        means = cell.groupby("granularity")[["eval_loss", *others]].mean()
+        losses = means["eval_loss"]
         if len(losses) > 1:
             coarse, fine = losses.index.min(), losses.index.max()
             values = {"coarse": coarse, "fine": fine, "loss_coarse": losses[coarse], "loss_fine": losses[fine]}
-            found.append(dict(zip(_SAME, same, strict=True)) | values | {"gain": losses[fine] - losses[coarse]})
-    return pd.DataFrame(found, columns=[*_SAME, "coarse", "fine", "loss_coarse", "loss_fine", "gain"])
+            values |= {"gain": losses[fine] - losses[coarse], "changes": means.loc[fine] - means.loc[coarse]}
+            found.append(dict(zip(_SAME, same, strict=True)) | values)
+    return pd.DataFrame(found, columns=[*_SAME, "coarse", "fine", "loss_coarse", "loss_fine", "gain", "changes"])
 
 
 def _shapes(printed: dict) -> Item:

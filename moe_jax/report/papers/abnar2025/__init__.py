@@ -9,13 +9,15 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_jax import laws
 from moe_jax.errors import UserError
 from moe_jax.laws import Law
+from moe_jax.report import downstream
 from moe_jax.report.drawing import Drawing
-from moe_jax.report.elements import Paragraph, Table
+from moe_jax.report.elements import Bullets, Paragraph, Table
 from moe_jax.report.figures import fit_against_data
 from moe_jax.report.papers.abnar2025 import figures
 from moe_jax.report.papers.abnar2025.budget import AT, PLAIN, SHARED, SPARSITIES, TIES, slice_minima
@@ -64,9 +66,27 @@ def _items(sources: Sources, law: Law, ours: laws.Fit | str | None) -> Iterator[
                   "two matrices of V · d and only one costs FLOPs, hence values below 1 for small models.")  # fmt: skip
     if sources.ours is not None:
         yield _figure_8(sources)
+        yield _figure_5(sources.ours)
     yield not_reproduced(
-        "No losses of the paper are public: figures 1, 6 and 8 to 12 from its runs, and figure 5 (downstream tasks), "
-        "are left out."
+        "No losses and no scores of the paper are public: figures 1, 5, 6 and 8 to 12 from its runs are left out."
+    )
+
+
+def _figure_5(ours: pd.DataFrame) -> Item:
+    """The question of figures 5 and 10, over our runs."""
+    title, names = "Figures 5 and 10: tasks at equal loss", downstream.tasks(ours.columns)
+    if not names:
+        return Item(title, [Paragraph("No run of ours was scored on a task (moe-jax evaluate --tasks).")])
+    rows = ours.to_dict("records")
+    caption = "Our runs: bits per byte of the right answers against the held-out loss. The paper plots its error rates."
+    draw = functools.partial(downstream.against_loss, rows, names)
+    found = [effect.sentence for effect in downstream.effects(rows, names)]
+    return Item(
+        title,
+        [
+            Bullets(found or ["Too few of our runs differ in loss and sparsity to tell what sparsity does."]),
+            Drawing("figure5", caption, "downstream scores against loss", draw),
+        ],
     )
 
 
