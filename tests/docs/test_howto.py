@@ -59,7 +59,7 @@ def a_page(name):
 
 
 def test_every_page_is_tested():
-    pages = {"config", "optimizer", "router", "law", "launcher", "corpus", "inspect"}
+    pages = {"config", "optimizer", "router", "law", "launcher", "corpus", "inspect", "evaluate"}
     assert {path.stem for path in HOWTO.glob("*.md")} == pages
 
 
@@ -165,3 +165,19 @@ def test_inspect(page):
     record = json.loads(written.read_text())
     assert all(sum(layer["load"]) == record["tokens"] * record["top_k"] for layer in record["trained"])
     assert list(page.folder.glob("runs/look/figures/routing_*.png"))
+
+
+@pytest.mark.slow
+@a_page("evaluate")
+def test_evaluate(page):
+    pytest.importorskip("transformers", reason="transformers (extra `bench`) is not installed")
+    page.run()
+    [run] = page.folder.glob("runs/hf/runs/*")
+    assert {path.name for path in (run / "evaluations").glob("task-*.json")} == {
+        f"task-{task}_rc.json" for task in ("next_line", "next_word", "line_end")
+    }
+    with (page.folder / "runs/hf/results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert 0 <= float(row["next_line_rc_accuracy"]) <= 1 and float(row["line_end_rc_bits_per_byte"]) > 0
+    assert float(row["eval_loss"]) < math.log(4096) - 1
+    assert "next_line" in (page.folder / "runs/hf/report.html").read_text(encoding="utf-8")
