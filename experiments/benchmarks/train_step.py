@@ -6,7 +6,8 @@
 
 Ours (`slots` with capacity factor 1.25, `dropless`, and the dense twin of the same active width) and the peer run the
 same shapes: SwiGLU, RoPE, QK-norm, RMSNorm, AdamW, gradients clipped by their global norm on both sides, float32. Each
-is a process of its own; they take turns, round by round, and a ratio is the median over rounds. The peer has
+is a process of its own; ours and the peer take turns, round by round, two processes at a time (four of `large` do not
+fit 24 GiB), and a ratio is the median over rounds. The peer has
 `experts_implementation="grouped_mm"`, a fused AdamW and its router logits on, and drops nothing.
 
 `limit` is the step's arithmetic (moe_jax/flops.py, without what a capacity above 1 adds) at the rate that the machine's
@@ -14,6 +15,7 @@ cores reach in a product of two large matrices, ours or the peer's, whichever is
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -58,8 +60,9 @@ class Worker:
 
     def run(self, steps: int) -> float:
         """Seconds of so many steps, or of one large product for 0."""
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `_read` says so
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
         said = self._read()
         self.seen |= said
         return said["seconds"]
@@ -76,7 +79,25 @@ class Worker:
 
 
 def measure(shape: str, rounds: int, whats: list[str]) -> tuple[list[dict[str, Any]], float]:
-    """(a row for each of `whats`, with seconds of a step, round by round; FLOP/s of a large product)."""
+    """(a row for each of `whats`, with seconds of a step, round by round; FLOP/s of a large product).
+
+    Each of ours has its own turns with the peer; the peer's row has those of all."""
+    rows: dict[str, dict[str, Any]] = {}
+    ours, products = [what for what in whats if what != "peer"], []
+    pairs = [[what, "peer"] for what in ours] if "peer" in whats and ours else [[what] for what in whats]
+    for pair in pairs:
+        measured, took = in_turn(shape, rounds, pair)
+        products += took
+        for row in measured:
+            row["peer"] = measured[-1]["seconds"] if "peer" in pair else None
+            if before := rows.get(row["what"]):
+                row |= {name: before[name] + row[name] for name in ("seconds", "peer")}
+            rows[row["what"]] = row
+    return [rows[what] for what in whats], 2 * PRODUCT_SIDE**3 / min(products)
+
+
+def in_turn(shape: str, rounds: int, whats: list[str]) -> tuple[list[dict[str, Any]], list[float]]:
+    """(a row for each of `whats`, which take turns; seconds of the large products)."""
     workers = [Worker(what, shape) for what in whats]
     steps = {w.what: max(1, round(ROUND_SECONDS / min(w.run(1) for _ in range(2)))) for w in workers}
     seconds, products = {w.what: [] for w in workers}, []
@@ -86,8 +107,7 @@ def measure(shape: str, rounds: int, whats: list[str]) -> tuple[list[dict[str, A
             seconds[w.what].append(w.run(steps[w.what]) / steps[w.what])
     for w in workers:
         w.end()
-    rows = [w.seen | {"what": w.what, "seconds": seconds[w.what]} for w in workers]
-    return rows, 2 * PRODUCT_SIDE**3 / min(products)
+    return [w.seen | {"what": w.what, "seconds": seconds[w.what]} for w in workers], products
 
 
 def table(shape: Shape, name: str, rows: list[dict[str, Any]], rate: float) -> results.Results:
@@ -97,10 +117,9 @@ def table(shape: Shape, name: str, rows: list[dict[str, Any]], rate: float) -> r
         f"{name}: {shape}; limit {limit:,.0f} tokens/s ({shape.flops / 1e9:.1f} GFLOP a step at {rate / 1e9:.0f} "
         f"GFLOP/s), capacity {CAPACITY:g}, clipped by the global norm; {processor()}"
     )
-    peer = next((row["seconds"] for row in rows if row["what"] == "peer"), None)
     made = []
     for row in rows:
-        middle = statistics.median(row["seconds"])
+        middle, peer = statistics.median(row["seconds"]), row["peer"]
         made.append(
             {
                 "step": row["what"], "ms": 1e3 * middle, "tokens/s": shape.tokens / middle,
