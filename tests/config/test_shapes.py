@@ -81,7 +81,7 @@ def test_a_deepseek_v3_router_is_a_config():
     c = config(
         "moe.granularity=16", "moe.expansion_rate=16", "moe.active_rate=0.5", "moe.score=sigmoid",
         "moe.renormalise=True", "moe.routed_scale=2.5", "moe.expert_groups=8", "moe.chosen_groups=4",
-        "model.d_ff=256",
+        "model.d_ff=256", "data.sequence_length=64",
     )  # fmt: skip
     assert (c.moe.n_experts, c.moe.top_k) == (256, 8)
 

@@ -111,7 +111,7 @@ def test_the_verbs_say_what_they_wrote(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "step 3 as MixtralForCausalLM" in said and "capacity factor 0.5" in said and "259 ids" in said
     assert sorted(p.name for p in out.iterdir()) == [
-        "README.md", "config.json", "generation_config.json", "moe_jax.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "moe_jax.json", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
     card = (out / "README.md").read_text()
