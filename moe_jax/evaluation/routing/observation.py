@@ -14,6 +14,8 @@ from moe_jax.data.batches import HeldOut
 from moe_jax.training.put import put_windows
 from moe_jax.training.step import Trainer
 
+CHOICES_BYTES = 2**28  # of a batch's choices, L·B·S·E, at most where the mesh allows it
+
 
 class Observed(NamedTuple):
     """The choices of one batch's tokens."""
@@ -41,8 +43,7 @@ class Observer:
     def choices(self, weights: dict[str, Any], windows: HeldOut) -> Iterator[Observed]:
         """The choices on all windows. The last batch is filled up with windows that are then left out: routing groups
         are whole, so they touch nothing."""
-        config = self._trainer.config
-        B, S = config.train.batch_sequences // config.train.microbatches, windows.sequence_length
+        B, S = self._batch_sequences(windows.sequence_length), windows.sequence_length
         for first in range(0, windows.sequences, B):
             held = np.arange(first, min(first + B, windows.sequences))
             tokens_BxS = np.zeros((B, S), np.int32)
@@ -51,3 +52,13 @@ class Observer:
             chosen_LxBxSxE, entropy_LxBxS = jax.device_get(self._observe(weights, on_devices))
             n = len(held)
             yield Observed(tokens_BxS[:n], chosen_LxBxSxE[:, :n], entropy_LxBxS[:, :n])
+
+    def _batch_sequences(self, S: int) -> int:
+        """B: a microbatch of training, or as many whole routing groups a device as keep the choices small."""
+        config, moe = self._trainer.config, self._trainer.config.moe
+        B = config.train.batch_sequences // config.train.microbatches
+        if moe.router == "expert_choice":  # the mesh fits its groups as they are in a microbatch
+            return B
+        least = self._trainer.layout.batch_parts * moe.group_sequences
+        fitting = CHOICES_BYTES // (config.model.n_layers * S * moe.n_experts)
+        return min(B, max(least, fitting // least * least))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moe_jax.config import counts
+from moe_jax.evaluation.routing import observation
 from moe_jax.evaluation.routing.inspection import routing_of
 from moe_jax.evaluation.routing.observation import Observer
 from tests.models import EXPERT_CHOICE, VOCABULARY, config, trainer
@@ -94,6 +95,17 @@ def test_any_mesh_gives_the_same_loads(overrides):
             assert (layer.load, layer.together) == (wanted.load, wanted.together)
             assert layer.entropy == pytest.approx(wanted.entropy, rel=1e-5)
             assert layer.top_tokens == wanted.top_tokens
+
+
+def test_smaller_batches_give_the_same_loads(monkeypatch):
+    c = config("moe.dispatch=dropless", "moe.group_sequences=2")
+    windows = random_windows(c, 22)
+    one = layers_of(c, windows)
+    monkeypatch.setattr(observation, "CHOICES_BYTES", 5 * 2 * 16 * 16)  # five sequences: two groups
+    for layer, wanted in zip(layers_of(c, windows), one, strict=True):
+        assert (layer.load, layer.together, layer.top_tokens) == (wanted.load, wanted.together, wanted.top_tokens)
+    t = trainer(c)
+    assert {len(seen.tokens_BxS) for seen in Observer(t).choices(t.init(0).weights, windows)} == {4, 2}
 
 
 def test_experts_that_choose_have_one_load():
