@@ -73,7 +73,7 @@ def test_the_rule_sets_rates_and_inits_by_role():
     params = trainer(wide).init(0).params
     # A std of sqrt(scale / fan_in), less what the cut takes.
     assert np.std(params["head_dxV"]) == pytest.approx((0.1 / 4 / 64) ** 0.5, rel=0.1)
-    assert np.std(params["blocks"]["moe"]["router_dxE"]) == pytest.approx((0.1 / 4 / 64) ** 0.5, rel=0.1)
+    assert np.std(params["blocks"]["moe"]["router_dxE"]) == pytest.approx((0.1 / 4 / 64) ** 0.5, rel=0.15)
     assert np.std(params["blocks"]["moe"]["w_in_ExdxF"]) == pytest.approx((0.1 / 64) ** 0.5, rel=0.05)
 
 
