@@ -92,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--memory", type=float, default=math.inf, metavar="BYTES", help="limit on the memory of all parameters"
     )
-    p.add_argument(
-        "--bytes_per_parameter", type=float, default=16, help="default 16: AdamW; 12: Lion, Muon; 2 to serve in bf16"
-    )
+    p.add_argument("--bytes_per_parameter", type=float, default=16, help="default 16: AdamW; 2 to serve in bf16")
     dense = "law of dense models, for the FLOPs that a dense model needs (not needed for a law with E or S)"
     p.add_argument("--dense", metavar="LAW", help=dense)
     p.add_argument("--aspect", type=float, default=64, help="d_model / n_layers (default 64)")
