@@ -14,7 +14,7 @@ VERBS = {
     "plan": "what a grid is and costs; whether it fits on a TPU slice",
     "submit": "submit the grid of a config to xpk, to queued resources, or to this machine",
     "status": "show which runs are queued, running, done, diverged or failed",
-    "evaluate": "evaluate a run's checkpoint on a store's held-out part",
+    "evaluate": "evaluate a run's checkpoint on a store's held-out part or on tasks",
     "collect": "write the results of finished runs to results.csv",
     "fit": "fit a scaling law to results.csv, write law.json",
     "predict": "predict the loss of every planned run by a law, with an interval",
