@@ -16,7 +16,7 @@ VERBS = {
     "plan": "what a grid is and costs; whether it fits on a TPU slice",
     "submit": "submit the grid of a config to xpk, to queued resources, or to this machine",
     "status": "show which runs are queued, running, done, diverged or failed",
-    "evaluate": "evaluate a run's checkpoint on a store's held-out part",
+    "evaluate": "evaluate a run's checkpoint on a store's held-out part or on tasks",
     "export": "write a run's checkpoint as a folder that Hugging Face's transformers loads",
     "import": "make a folder of transformers one that evaluate, export and train.init_from take",
     "generate": "continue a prompt with a run's checkpoint",

@@ -60,7 +60,7 @@ def test_the_harness_gives_our_numbers(words_store, tmp_path, verb):
     assert done.returncode == 2 and "has no such task" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm_eval is installed")
-def test_without_the_harness_it_is_asked_for(tmp_path, capsys):
+def test_without_the_harness_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert command.run(evaluate.main, [f"--workdir={tmp_path}", "--harness=sciq"]) == 2
     assert "pip install 'moe_jax[harness]'" in capsys.readouterr().err

@@ -62,6 +62,6 @@ def evaluate(
             "requests": len(encoded),
             "requests_sha256": sha256,
             "cut_share": cut,
-            "dispatch": "dense" if run.config.moe is None else "dropless",
+            "dispatch": None if run.config.moe is None else scored.trainer.config.moe.dispatch,
         },
     )
