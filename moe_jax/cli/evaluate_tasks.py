@@ -90,14 +90,14 @@ def _open(flags: argparse.Namespace) -> _Model:
     """The run's model and vocabulary. Raises UserError."""
     from etils import epath
 
-    from moe_jax.evaluation import loading, vocabulary
+    from moe_jax.evaluation import loading, run_store
     from moe_jax.evaluation.tasks import dropless
     from moe_jax.training.compile_cache import use_compilation_cache
 
     use_compilation_cache()
     run = loading.run_of(flags.workdir)
-    words = vocabulary.of_run(run, flags.vocabulary)
-    return _Model(RunDir(epath.Path(flags.workdir)), run, dropless.restore_dropless(flags.workdir), words)
+    vocabulary = run_store.vocabulary_of(run, flags.store)
+    return _Model(RunDir(epath.Path(flags.workdir)), run, dropless.restore_dropless(flags.workdir), vocabulary)
 
 
 def _show(model: _Model, shown: tables.Table) -> None:

@@ -22,10 +22,9 @@ longer text each token follows from that many before it. On the same devices the
 def main(argv: Sequence[str]) -> None:
     flags = _flags(argv)
 
-    from moe_jax.data.store_vocabulary import read_vocabulary
     from moe_jax.evaluation import loading
     from moe_jax.evaluation.generation import Generator, Sampling
-    from moe_jax.evaluation.run_store import store_info
+    from moe_jax.evaluation.run_store import vocabulary_of
     from moe_jax.evaluation.text_stream import TextStream
     from moe_jax.evaluation.without_dropping import restore_without_dropping
     from moe_jax.training.compile_cache import use_compilation_cache
@@ -34,10 +33,9 @@ def main(argv: Sequence[str]) -> None:
     text = _prompt(flags.prompt)
     use_compilation_cache()
     run = loading.run_of(flags.workdir)
-    info = store_info(run, flags.store)
-    vocabulary = read_vocabulary(flags.store or run.store.path, info)
+    vocabulary = vocabulary_of(run, flags.store)
     restored = restore_without_dropping(flags.workdir, say=_say)
-    generator = Generator(restored, vocabulary.size, info.end_of_document)
+    generator = Generator(restored, vocabulary.size, run.store.end_of_document)
     prompt = vocabulary.encode(text).tolist()
     generator.check_prompt(prompt)
     for sample in range(flags.samples):

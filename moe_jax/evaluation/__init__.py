@@ -7,7 +7,6 @@
 - generation: tokens drawn one after the other
 - text_stream: tokens as text while they come
 - routing: which experts the tokens of held-out windows choose
-- vocabulary: the vocabulary that a run was trained with
 - tasks/: downstream tasks, scored by log-likelihood
 - harness: a run's model as a model of lm-evaluation-harness
 - on_store: the loss of a run's newest checkpoint on the held-out part of a token store

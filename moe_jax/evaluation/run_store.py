@@ -1,7 +1,9 @@
-"""The store of a finished run, or another one with its vocabulary."""
+"""The store of a finished run, or another one with its vocabulary; and that vocabulary."""
 
 from moe_jax.data import store as store_lib
 from moe_jax.data.store import Store, StoreInfo
+from moe_jax.data.store_vocabulary import read_vocabulary
+from moe_jax.data.vocabularies import TextVocabulary
 from moe_jax.errors import UserError
 from moe_jax.sweep.run_record import RunRecord
 
@@ -21,3 +23,15 @@ def open_for(run: RunRecord, path: str | None) -> Store:
     if path is None and info.sha256 != run.store.sha256:
         raise UserError(f"{run.store.path}: is another store than the one the run was trained on; name it with --store")
     return Store(path or run.store.path, info)
+
+
+def vocabulary_of(run: RunRecord, path: str | None = None) -> TextVocabulary:
+    """The vocabulary that the run was trained with, from its store, which is at `path` now where it is not where it
+    was. Raises UserError as read_vocabulary, and where its ids do not fit the model."""
+    vocabulary = read_vocabulary(path or run.store.path, run.store.vocabulary, run.store.end_of_document)
+    if vocabulary.size > run.counts.vocab_size:
+        raise UserError(
+            f"{path or run.store.path}: its vocabulary has {vocabulary.size:,} ids, which do not fit the model's "
+            f"{run.counts.vocab_size:,}"
+        )
+    return vocabulary

@@ -1,7 +1,5 @@
 """A finished store gives back the vocabulary that it was made with."""
 
-import dataclasses
-
 import pytest
 
 from moe_jax.data.store_vocabulary import read_vocabulary
@@ -12,7 +10,7 @@ TEXT = "a few words, größer\n"
 
 
 def vocabulary_of(store):
-    return read_vocabulary(store.path, store.info)
+    return read_vocabulary(store.path, store.info.vocabulary, store.info.end_of_document)
 
 
 @pytest.mark.parametrize("kind", ["byte", "bpe:300", "tokenizer.json"])
@@ -52,6 +50,6 @@ def test_a_tasks_own_vocabulary_has_no_text(tmp_path):
     store = make_store(tmp_path / "s")
     told = {"kind": "seqio", "vocabulary": "PassThroughVocabulary"}
     with pytest.raises(UserError, match="PassThroughVocabulary"):
-        read_vocabulary(store.path, dataclasses.replace(store.info, vocabulary=told))
+        read_vocabulary(store.path, told, store.info.end_of_document)
     told["vocabulary"] = "ByteVocabulary"
-    assert read_vocabulary(store.path, dataclasses.replace(store.info, vocabulary=told)).size == 259
+    assert read_vocabulary(store.path, told, store.info.end_of_document).size == 259

@@ -3,17 +3,13 @@
 Special tokens that a text spells out are text, as in prepare (`split_special_tokens`)."""
 
 import dataclasses
-import hashlib
 import json
 
 import numpy as np
-from etils import epath
 
-from moe_jax import files
 from moe_jax.data.sentencepiece_bpe import SentencePieceVocabulary
-from moe_jax.data.tokenizer_json import TokenizerJson
+from moe_jax.data.store_vocabulary import read_vocabulary
 from moe_jax.data.vocabularies import ByteVocabulary, TextVocabulary
-from moe_jax.errors import UserError
 from moe_jax.evaluation.huggingface import from_sentencepiece
 from moe_jax.sweep.run_record import RunStore
 
@@ -70,28 +66,7 @@ def _vocabulary(store: RunStore, moved_to: str | None) -> TextVocabulary | None:
         return ByteVocabulary()
     if "sha256" not in described:
         return None
-    folder = epath.Path(moved_to or store.path)
-    for name in ("vocabulary.model", FILE):
-        try:
-            content = files.read_file(folder / name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if hashlib.sha256(content).hexdigest() != described["sha256"]:
-            raise UserError(f"{folder / name}: is another vocabulary than the run's; name its store with --store")
-        return _read(name, content, folder, store.end_of_document)
-    raise UserError(f"{folder}: is not there, or keeps no vocabulary; name the run's token store with --store")
-
-
-def _read(name: str, content: bytes, folder: epath.Path, end: int) -> TextVocabulary:
-    if name == FILE:
-        return TokenizerJson(content, str(folder / name), (end, "the run"))
-    found = SentencePieceVocabulary(content, str(folder / name))
-    if found.end_of_document != end:
-        import sentencepiece
-
-        piece = sentencepiece.SentencePieceProcessor(model_proto=content).id_to_piece(end)
-        found = SentencePieceVocabulary(content, str(folder / name), piece)
-    return found
+    return read_vocabulary(moved_to or store.path, described, store.end_of_document)
 
 
 def _tokenizer_json(vocabulary: TextVocabulary) -> tuple[bytes | None, dict[str, bytes]]:

@@ -10,13 +10,12 @@ from moe_jax.config import counts
 from moe_jax.config.schema import Config
 from moe_jax.data import windows
 from moe_jax.data.batches import HeldOut
-from moe_jax.data.store_vocabulary import read_vocabulary
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
 from moe_jax.evaluation.routing.observation import Observer
 from moe_jax.evaluation.routing.summary import layer_routing
 from moe_jax.evaluation.routing.tally import Tally
-from moe_jax.evaluation.run_store import open_for
+from moe_jax.evaluation.run_store import open_for, vocabulary_of
 from moe_jax.evaluation.without_dropping import restore_without_dropping
 from moe_jax.sweep.routing_record import LayerRouting, RoutingRecord
 from moe_jax.sweep.rundir import RunDir
@@ -33,7 +32,7 @@ def inspect_run(run_folder: str, store_path: str | None = None, sequences: int |
     if config.moe is None:
         raise UserError(f"{run_folder}: is a dense model (config.moe = None), which routes nothing")
     store = open_for(run, store_path)
-    spell = read_vocabulary(store.path, store.info).spell
+    spell = vocabulary_of(run, store.path).spell
     evaluated = windows.held_out(_with_sequences(config, sequences), store)
     restored = restore_without_dropping(run_folder)
     trainer = restored.trainer

@@ -7,6 +7,7 @@ from typing import Any
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
+from moe_jax.evaluation.without_dropping import without_dropping
 from moe_jax.training.step import Trainer
 
 
@@ -43,8 +44,7 @@ def check_independent(name: str, config: Config) -> None:
 
 def dropless(config: Config) -> Config:
     """The config without capacity, in groups of one sequence, and with the attention that fits any length."""
+    config = without_dropping(config)
     model = dataclasses.replace(config.model, attention="auto", remat="none")
-    if config.moe is None:
-        return dataclasses.replace(config, model=model)
-    moe = dataclasses.replace(config.moe, dispatch="dropless", group_sequences=1, batch_prioritised=False)
+    moe = None if config.moe is None else dataclasses.replace(config.moe, group_sequences=1)
     return dataclasses.replace(config, model=model, moe=moe)

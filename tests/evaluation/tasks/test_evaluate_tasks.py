@@ -151,14 +151,14 @@ def test_a_sentencepiece_vocabulary_is_the_stores(tmp_path, wheel, capsys):
     make_store(tmp_path / "bpe", vocabulary="bpe:300")
     folder = trained_on(tmp_path / "bpe", tmp_path / "w", "--config.data.vocabulary=bpe:300")
     assert run(folder, wheel, "--tasks=made", "--limit=3") == errors.DONE
-    model = tmp_path / "bpe" / "vocabulary.model"
-    moved = model.rename(tmp_path / "moved.model")
+    moved = (tmp_path / "bpe").rename(tmp_path / "moved")
     assert run(folder, wheel, "--tasks=made", "--limit=3") == errors.BAD_INPUT
-    assert "vocabulary.model: there is no such file" in capsys.readouterr().err
-    assert run(folder, wheel, "--tasks=made", "--limit=3", f"--vocabulary={moved}") == errors.DONE
-    moved.write_bytes(moved.read_bytes() + b"x")
-    assert run(folder, wheel, "--tasks=made", f"--vocabulary={moved}") == errors.BAD_INPUT
-    assert "is another vocabulary than the run was trained with" in capsys.readouterr().err
+    assert "the file of its vocabulary is missing" in capsys.readouterr().err
+    assert run(folder, wheel, "--tasks=made", "--limit=3", f"--store={moved}") == errors.DONE
+    model = moved / "vocabulary.model"
+    model.write_bytes(model.read_bytes() + b"x")
+    assert run(folder, wheel, "--tasks=made", f"--store={moved}") == errors.BAD_INPUT
+    assert "is damaged or another vocabulary" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,6 @@ def test_a_sentencepiece_vocabulary_is_the_stores(tmp_path, wheel, capsys):
         (["--limit=3"], "--tasks is missing"),
         (["--tasks=made", "--limit=0"], "must be above 0"),
         (["--tasks=made", "--sequences=3"], "--sequences means nothing for tasks"),
-        (["--tasks=made", "--vocabulary=x.model"], "which need no file"),
         (["--tasks=made", "--requests=/none.whl"], "no such file or folder"),
         (["--tasks=made", "--harness=sciq"], "has tasks of its own"),
     ],
