@@ -124,8 +124,8 @@ def width_transfer(base: Mapping[str, Any], cells: Iterable[AnyCell]) -> list[Ce
 
     def growth(config: Config) -> float:
         wide = config.model
-        if wide.d_model * small.n_heads != small.d_model * wide.n_heads:
-            refuse("model.n_heads", wide.n_heads, f"{_TRANSFERS} d_model / n_heads stays the base's")
+        if wide.head_dim != small.head_dim:
+            refuse("model.head_dim", wide.head_dim, f"{_TRANSFERS} the width of a head stays the base's")
         if wide.d_ff * small.d_model != small.d_ff * wide.d_model:
             refuse("model.d_ff", wide.d_ff, f"{_TRANSFERS} d_ff / d_model stays the base's")
         return wide.d_model / small.d_model

@@ -64,6 +64,11 @@ class ModelConfig:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
         if self.readout_init_scale is None:
             object.__setattr__(self, "readout_init_scale", self.init_scale)
+        elif self.tied_embeddings and self.readout_init_scale != self.init_scale:
+            refuse(
+                "model.readout_init_scale", self.readout_init_scale,
+                "the unembedding is the table of tokens (tied_embeddings), which has init_scale; leave it None",
+            )  # fmt: skip
 
     def _complete_heads(self) -> None:
         """Fills in n_kv_heads and head_dim."""

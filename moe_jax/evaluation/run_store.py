@@ -27,7 +27,9 @@ def open_for(run: RunRecord, path: str | None) -> Store:
 
 def vocabulary_of(run: RunRecord, path: str | None = None) -> TextVocabulary:
     """The vocabulary that the run was trained with, from its store, which is at `path` now where it is not where it
-    was. Raises UserError as read_vocabulary, and where its ids do not fit the model."""
+    was. Raises UserError as store_info and read_vocabulary, and where its ids do not fit the model."""
+    if path is not None:
+        store_info(run, path)
     vocabulary = read_vocabulary(path or run.store.path, run.store.vocabulary, run.store.end_of_document)
     if vocabulary.size > run.counts.vocab_size:
         raise UserError(

@@ -45,6 +45,10 @@ def test_every_field_is_another_run(override):
         (("model.head_dim=7", "model.positions=rope"), "model.head_dim = 7: rope turns pairs, so it must be even"),
         (("model.n_heads=16", "model.positions=rope"), "model.n_heads = 16: rope turns pairs"),
         (("model.head_dim=0",), "model.head_dim = 0: must be above 0"),
+        (
+            ("model.tied_embeddings=True", "model.readout_init_scale=0.01"),
+            "model.readout_init_scale = 0.01: the unembedding is the table of tokens",
+        ),
         (("model.norm_eps=0",), "model.norm_eps = 0: must be above 0"),
         (("model.rope_theta=-1",), "model.rope_theta = -1: must be above 0"),
         (("model.qk_norm=True",), "model.qk_norm = True: must be a text"),

@@ -122,7 +122,7 @@ def test_a_vocabulary_that_is_gone_or_another_is_refused(tmp_path):
     assert "name the run's token store with --store" in refused("0" * 64)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "vocabulary.model").write_bytes(b"other")
-    assert "is another vocabulary than the run's" in refused("0" * 64, str(tmp_path / "new"))
+    assert "is damaged or another vocabulary" in refused("0" * 64, str(tmp_path / "new"))
     made = tokenizer.of_store(RunStore("", "", 9, {"kind": "seqio", "vocabulary": "PassThroughVocabulary"}, 1))
     assert not made.files and "PassThroughVocabulary" in made.sentence
 

@@ -98,7 +98,7 @@ def test_matrices_that_take_the_width_have_their_own_rate(overrides):
 def test_what_does_not_transfer_is_refused():
     base = base_of()
     for cell, words in [
-        ({"model.d_model": 32}, "config.model.n_heads = 1.*d_model / n_heads stays the base's"),
+        ({"model.d_model": 32}, "config.model.head_dim = .*the width of a head stays the base's"),
         ({"model.d_model": 32, "model.n_heads": 2, "model.d_ff": 64}, "config.model.d_ff = 64.*d_ff / d_model stays"),
     ]:
         with pytest.raises(UserError, match=words):
