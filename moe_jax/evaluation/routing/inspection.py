@@ -10,6 +10,7 @@ from moe_jax.config import counts
 from moe_jax.config.schema import Config
 from moe_jax.data import windows
 from moe_jax.data.batches import HeldOut
+from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
 from moe_jax.evaluation.routing.observation import Observer
@@ -19,6 +20,8 @@ from moe_jax.evaluation.run_store import open_for, vocabulary_of
 from moe_jax.evaluation.without_dropping import restore_without_dropping
 from moe_jax.sweep.routing_record import LayerRouting, RoutingRecord
 from moe_jax.sweep.rundir import RunDir
+from moe_jax.training import initial_weights
+from moe_jax.training.step import Trainer, TrainState
 
 
 def inspect_run(run_folder: str, store_path: str | None = None, sequences: int | None = None) -> RoutingRecord:
@@ -51,8 +54,15 @@ def inspect_run(run_folder: str, store_path: str | None = None, sequences: int |
         sequences=evaluated.sequences,
         tokens=evaluated.tokens,
         trained=layers(restored.state.weights),
-        initial=layers(trainer.init(config.seed).weights),
+        initial=layers(_first_state(trainer, config, store).weights),
     )
+
+
+def _first_state(trainer: Trainer, config: Config, store: Store) -> TrainState:
+    """What training began with: the seed's parameters, or those of train.init_from."""
+    if config.train.init_from is None:
+        return trainer.init(config.seed)
+    return initial_weights.first_state(trainer, config, store, print)
 
 
 def routing_of(
