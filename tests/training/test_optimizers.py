@@ -63,7 +63,7 @@ def test_muon_orthogonalises_every_matrix_and_adam_takes_the_rest():
     gradients, found = directions(config(*OPTIMIZERS["muon"], *GATED))
     by_muon = {path for path, (g, *_) in gradients.items() if matrices_in(path, g) is not None}
     assert {path[-1] for path in by_muon} == {
-        "w_q_dxHxDh", "w_k_dxHxDh", "w_v_dxHxDh", "w_o_HxDhxd", "w_in_ExdxF", "w_out_Exfxd", "w_in_dxF", "w_out_fxd",
+        "w_q_dxHxDh", "w_k_dxNxDh", "w_v_dxNxDh", "w_o_HxDhxd", "w_in_ExdxF", "w_out_Exfxd", "w_in_dxF", "w_out_fxd",
     }  # fmt: skip
     for path in by_muon:
         momentum = 0.0
