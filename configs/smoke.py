@@ -4,7 +4,7 @@
     moe-jax sweep   --config=configs/smoke.py --workdir=runs/smoke
     moe-jax collect --workdir=runs/smoke && moe-jax fit --workdir=runs/smoke && moe-jax report --workdir=runs/smoke
 
-Hardware: 2 CPU cores; 123 s for the sweep, two runs at a time. Result: held-out losses fall from 2.86 to 2.03 nats a
+Hardware: 2 CPU cores; two to five minutes for the sweep. Result: held-out losses fall from 2.86 to 2.03 nats a
 byte, with N and with D in all neighbouring pairs; G changes them by less than another machine does. More in
 experiments/smoke/README.md. The variant `configs/smoke.py:tiny` is for tests: 8 runs of a few steps, in seconds.
 `configs/smoke.py:hf` is one model of a form that Hugging Face's transformers has (Qwen3-MoE) with 1,024 positions and
