@@ -18,7 +18,7 @@ bring.
 Cost of table3 by the paper's own formula: 3.16e12 tokens, 4.04e20 FLOPs (and about as much again for the unembedding,
 which the formula leaves out); of wsd, the same 78 runs, 2.10e12 tokens and 2.85e20 FLOPs; of short 3.1e11 and 4.9e19.
 
-Result: smoke's held-out losses are 3.90 to 3.23 nats a byte. The paper's law of table3 is L = c + (g / G^γ + a) / N^α +
+Result: smoke's held-out losses are 3.24 to 2.68 nats a byte. The paper's law of table3 is L = c + (g / G^γ + a) / N^α +
 b / D^β with c = 0.47, g = 2.1, γ = 0.58, a = 18.1, α = 0.115, b = 30.8, β = 0.147.
 
 Where the values come from: the paper's appendix A and tables 3, 4 and 7; marked (code) where the paper is silent and

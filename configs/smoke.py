@@ -46,7 +46,7 @@ def transformers_form(config):
     )  # fmt: skip
     config.moe.update(expansion_rate=8.0, granularity=2.0, softmax="after_top_k")
     config.data.update(store="stores/python_stdlib_bpe4096", vocabulary="bpe:4096", sequence_length=1024)
-    config.train.update(tokens=524_288, batch_sequences=8, loss_average_steps=8)  # 64 steps
+    config.train.update(tokens=262_144, batch_sequences=8, loss_average_steps=8)  # 32 steps
     config.optim.learning_rate = 3e-3
     config.eval.sequences = 48  # of the 62 that the held-out files have
     return config

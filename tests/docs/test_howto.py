@@ -31,7 +31,7 @@ class Page:
         environment = child_environment(PYTHONPATH=str(ROOT))
         return subprocess.run(
             ["bash", "-c", PROGRAMS + command], cwd=self.folder, env=environment, capture_output=True, text=True,
-            timeout=200, stdin=subprocess.DEVNULL,
+            timeout=600, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def run(self):
