@@ -5,7 +5,7 @@
     moe-jax train   --config=configs/presets.py:abnar2025 --config.moe=None --workdir=runs/abnar2025-dense
 
 Hardware: a CPU core, for a model of the size of configs/common.py; 43 to 69 s on a busy one. Result: held-out losses of
-2.019 (abnar2025), 2.059 (krajewski2025) and 3.702 (krajewski2024, whose large batches leave 24 steps) nats a byte.
+2.098 (abnar2025), 2.115 (krajewski2025) and 2.965 (krajewski2024, whose large batches leave 24 steps) nats a byte.
 
 Sizes, data and optimizers of the papers are in the configs of their names. (code) is from the authors' public training
 code where the paper is silent; (ours) is our choice where nothing is known.

@@ -124,7 +124,7 @@ def test_launcher(page):
     assert "nohup nice -n 0" in dry and "[1/1]" in submitted and "1 run" in status
     again = page.try_command(page.code.commands[2])
     assert again.returncode == 0 and "there is nothing to submit" in again.stdout
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (results := list(page.folder.glob("runs/bg/runs/*/result.json"))):
         logs = [path.read_text() for path in page.folder.glob("runs/bg/logs/*/log")]
         assert time.monotonic() < deadline, logs
