@@ -15,7 +15,7 @@ from moe_jax.text import fixed, percent
 
 if TYPE_CHECKING:
     from moe_jax.data.vocabularies import TextVocabulary
-    from moe_jax.evaluation.tasks.dropless import Scored
+    from moe_jax.evaluation.loading import Restored
 
 _COLUMNS = {"accuracy": ">accuracy", "accuracy_per_char": ">per character", "accuracy_per_token": ">per token"}
 
@@ -26,7 +26,7 @@ class _Model:
 
     folder: RunDir
     run: RunRecord
-    scored: "Scored"
+    scored: "Restored"
     vocabulary: "TextVocabulary"
 
 

@@ -43,16 +43,11 @@ def other_held_out(config: Config, store: Store, opened: Callable[[str], Store] 
 
 def of_other_store(config: Config, vocabulary: dict[str, Any], other: Store) -> HeldOut:
     """One of `other_held_out`. `vocabulary`: of the store that the run learns from, as its store.json describes it."""
-    check_vocabulary(vocabulary, other)
+    if other.info.vocabulary != vocabulary:
+        raise UserError(f"{other.path} has another vocabulary than the store that the run is trained on")
     group, length = _group(config), config.data.sequence_length
     held = (other.info.tokens["heldout"] - 1) // length
     return HeldOut(other, length, max(min(config.eval.sequences, held) // group, 1) * group)
-
-
-def check_vocabulary(vocabulary: dict[str, Any], other: Store) -> None:
-    """Raises UserError where the store has another vocabulary."""
-    if other.info.vocabulary != vocabulary:
-        raise UserError(f"{other.path} has another vocabulary than the store that the run is trained on")
 
 
 def _group(config: Config) -> int:

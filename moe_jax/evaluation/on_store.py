@@ -8,9 +8,10 @@ from etils import epath
 from moe_jax.config import held_out_stores
 from moe_jax.data import windows
 from moe_jax.data.batches import HeldOut
-from moe_jax.data.store import Store, open_store
+from moe_jax.data.store import Store
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
+from moe_jax.evaluation.run_store import open_for
 from moe_jax.model.routers import registry
 from moe_jax.sweep.evaluation_record import EvaluationRecord, check_name
 from moe_jax.sweep.run_record import RunRecord
@@ -27,9 +28,7 @@ def evaluate_run(
     the name cannot be part of a column."""
     run = loading.run_of(run_folder)
     of = _name(store_path or run.store.path, name)
-    store = open_store(store_path or run.store.path)
-    if store_path is None and store.info.sha256 != run.store.sha256:
-        raise UserError(f"{store.path}: is another store than the one the run was trained on; name it with --store")
+    store = open_for(run, store_path)
     evaluated, dispatch = _windows(run, store, sequences), registry.evaluation_dispatch(run.config)
     restored = loading.restore(run_folder)
     return held_out.store_record(
@@ -42,10 +41,8 @@ def _windows(run: RunRecord, store: Store, sequences: int | None) -> HeldOut:
     config = run.config
     if sequences is None:
         return windows.of_other_store(config, run.store.vocabulary, store)
-    windows.check_vocabulary(run.store.vocabulary, store)
-    return windows.held_out(
-        dataclasses.replace(config, eval=dataclasses.replace(config.eval, sequences=sequences)), store
-    )
+    asked = dataclasses.replace(config, eval=dataclasses.replace(config.eval, sequences=sequences))
+    return windows.held_out(asked, store)
 
 
 def _name(store_path: str, given: str | None) -> str:

@@ -5,7 +5,7 @@ Each kind names itself, for the template to tell them apart."""
 import base64
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 TABLE_ROWS = 500  # that a page shows of a table, at most; results.csv has all runs
 
@@ -58,6 +58,16 @@ class Table:
     def columns(self) -> list[tuple[str, bool]]:
         """(heading, whether its column holds numbers)."""
         return [(heading.removeprefix(">"), heading.startswith(">")) for heading in self.headings]
+
+
+def long_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Table:
+    """A table of as many rows as a page shows; from the 31st on it scrolls."""
+    return Table(headings, rows[:TABLE_ROWS], caption, tall=len(rows) > 30)
+
+
+def not_shown(rows: Sequence[Any]) -> int:
+    """How many rows `long_table` leaves out."""
+    return max(0, len(rows) - TABLE_ROWS)
 
 
 @dataclasses.dataclass(frozen=True)

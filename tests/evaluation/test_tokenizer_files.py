@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moe_jax.data.sentencepiece_bpe import SentencePieceVocabulary, train_bpe
@@ -63,6 +63,8 @@ def converted(request):
 
 @settings(deadline=None, max_examples=300)
 @given(text=ANY_TEXT)
+@example(text="\x85")
+@example(text=" \u2028 a\x1c\n")
 def test_a_sentencepiece_model_gives_the_same_ids(converted, text):
     vocabulary, made, _ = converted
     assert made.encode(text, add_special_tokens=False).ids == vocabulary.encode(text).tolist()

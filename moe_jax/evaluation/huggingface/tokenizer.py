@@ -62,9 +62,7 @@ def of_store(store: RunStore, moved_to: str | None = None) -> VocabularyFiles:
 def _vocabulary(store: RunStore, moved_to: str | None) -> TextVocabulary | None:
     """The vocabulary; None for a seqio vocabulary that has no file."""
     described = store.vocabulary
-    if "Byte" in (described.get("vocabulary") or "") or described.get("kind") == "byte":
-        return ByteVocabulary()
-    if "sha256" not in described:
+    if "sha256" not in described and described.get("vocabulary") not in (None, "ByteVocabulary"):
         return None
     return read_vocabulary(moved_to or store.path, described, store.end_of_document)
 

@@ -7,30 +7,18 @@ from typing import Any
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.evaluation import loading
-from moe_jax.evaluation.without_dropping import without_dropping
-from moe_jax.training.step import Trainer
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """The model that scores requests, and the checkpoint it came from."""
-
-    trainer: Trainer
-    weights: dict[str, Any]
-    step: int
+from moe_jax.evaluation.loading import Restored
+from moe_jax.evaluation.without_dropping import with_config, without_dropping
 
 
 def restore_dropless(
     run_folder: str, devices: Sequence[Any] | None = None, say: Callable[[str], None] = print
-) -> Scored:
+) -> Restored:
     """Restores a run's newest checkpoint without capacity. Raises UserError as loading.restore, and for a router whose
     choice depends on other sequences."""
     run = loading.run_of(run_folder)
     check_independent(run.name, run.config)
-    restored = loading.restore(run_folder, devices, say)
-    layout = restored.trainer.layout
-    trainer = Trainer(dropless(run.config), run.counts.vocab_size, layout, run.store.end_of_document)
-    return Scored(trainer, restored.state.weights, restored.step)
+    return with_config(loading.restore(run_folder, devices, say), run, dropless(run.config))
 
 
 def check_independent(name: str, config: Config) -> None:

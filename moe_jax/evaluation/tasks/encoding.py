@@ -48,11 +48,6 @@ class Encoder:
             return answer_ids[:1], answer_ids[1:]
         return np.array([self._end_of_document], np.int32), answer_ids
 
-    def fitted(self, context_ids: np.ndarray, answer_ids: np.ndarray) -> Encoded:
-        """The last positions + 1 of both: the last token is a target only."""
-        tokens = np.concatenate([context_ids, answer_ids])[-self._positions - 1 :]
-        return Encoded(tokens, len(answer_ids), len(tokens) < len(context_ids) + len(answer_ids))
-
     def encode(self, pairs: Iterable[tuple[str, str]], name: str) -> list[Encoded]:
         """Requests of the task `name`. Raises UserError as `fit`."""
         return self.fit((self.pair(*pair) for pair in pairs), name)

@@ -7,8 +7,8 @@ from etils import epath
 
 from moe_jax import progress
 from moe_jax.data.vocabularies import TextVocabulary
+from moe_jax.evaluation.loading import Restored
 from moe_jax.evaluation.tasks import metrics
-from moe_jax.evaluation.tasks.dropless import Scored
 from moe_jax.evaluation.tasks.encoding import Encoder
 from moe_jax.evaluation.tasks.kept_scores import KeptScores
 from moe_jax.evaluation.tasks.requests import RequestSet
@@ -20,7 +20,7 @@ from moe_jax.sweep.run_record import RunRecord
 def evaluate(
     folder: epath.Path,
     run: RunRecord,
-    scored: Scored,
+    scored: Restored,
     scorer: Scorer,
     vocabulary: TextVocabulary,
     name: str,

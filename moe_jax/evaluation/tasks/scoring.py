@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from moe_jax.evaluation.loading import Restored
 from moe_jax.evaluation.tasks import batching
 from moe_jax.evaluation.tasks.batching import Batch
-from moe_jax.evaluation.tasks.dropless import Scored
 from moe_jax.evaluation.tasks.encoding import Encoded
 from moe_jax.training.put import put_windows
 
@@ -33,8 +33,8 @@ class Scores(NamedTuple):
 class Scorer:
     """Scores requests under one model; `batch_tokens` changes how fast, and no score by more than rounding."""
 
-    def __init__(self, scored: Scored, batch_tokens: int = BATCH_TOKENS):
-        self._trainer, self._weights, self._batch_tokens = scored.trainer, scored.weights, batch_tokens
+    def __init__(self, scored: Restored, batch_tokens: int = BATCH_TOKENS):
+        self._trainer, self._weights, self._batch_tokens = scored.trainer, scored.state.weights, batch_tokens
         self._layout = scored.trainer.layout
         self._sharding = scored.trainer.evaluate_sharding
         self._score = jax.jit(

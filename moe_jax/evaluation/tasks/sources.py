@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -83,8 +84,9 @@ class RequestSource:
         with self._archive() as archive:
             try:
                 return {name: archive.read(name) for name in names}
-            except (zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
-                raise UserError(f"{self.path}: is damaged ({e}); get it again") from e
+            # RuntimeError: its files are encrypted, or compressed by a method that Python has not.
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:
+                raise UserError(f"{self.path}: cannot be read ({e}); get it again") from e
 
     @contextlib.contextmanager
     def _archive(self) -> Iterator[zipfile.ZipFile]:

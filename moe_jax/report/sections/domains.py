@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
-from moe_jax.report.elements import TABLE_ROWS, Code, Table
+from moe_jax.report.elements import Code, Table, long_table, not_shown
 from moe_jax.sweep import results
 from moe_jax.sweep.results import Row
 from moe_jax.text import fixed
@@ -36,13 +36,10 @@ def domains(rows: Sequence[Row]) -> DomainsSection | None:
             ("store", ">runs", ">loss, lowest", ">loss, mean", ">bits/byte, lowest"),
             [_store(measured, name) for name in names],
         ),
-        runs=Table(
-            headings,
-            cells[:TABLE_ROWS],
-            tall=len(cells) > 30,
-            caption="Held-out losses on other stores, without dropping unless eval.dispatch says otherwise.",
+        runs=long_table(
+            headings, cells, "Held-out losses on other stores, without dropping unless eval.dispatch says otherwise."
         ),
-        not_shown=max(0, len(cells) - TABLE_ROWS),
+        not_shown=not_shown(cells),
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-from moe_jax.report.elements import TABLE_ROWS, Code, Table
+from moe_jax.report.elements import Code, Table, long_table, not_shown
 from moe_jax.sweep.routing_record import LayerRouting, RoutingRecord
 from moe_jax.text import count, fixed, percent, short
 
@@ -46,8 +46,8 @@ def routing(routings: Sequence[RoutingRecord], damaged: Sequence[str]) -> Routin
             f"A layer is named where an expert takes more than {BUSY_LIMIT:g} times the mean load, or takes no token "
             f"although balanced routing would give each expert at least {LEAST_TOKENS}."
         ),
-        table=Table(headings, rows[:TABLE_ROWS], caption=caption, tall=len(rows) > 30),
-        not_shown=max(0, len(rows) - TABLE_ROWS),
+        table=long_table(headings, rows, caption),
+        not_shown=not_shown(rows),
     )
 
 

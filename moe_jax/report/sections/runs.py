@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from moe_jax.report.elements import TABLE_ROWS, Badge, Code, Table
+from moe_jax.report.elements import TABLE_ROWS, Badge, Code, Table, not_shown
 from moe_jax.sweep.collected import LeftOut
 from moe_jax.sweep.manifest import Manifest, PlannedRun
 from moe_jax.sweep.results import Row
@@ -93,7 +93,7 @@ def runs(manifest: Manifest, snapshot: Snapshot, rows: Sequence[Row], left_out: 
     return RunsSection(
         damaged=[f"{run.name}: {run.why}" for run in left_out if run.damaged],
         table=table,
-        not_shown=max(0, len(planned) - TABLE_ROWS),
+        not_shown=not_shown(planned),
         unfinished=[dataclasses.replace(x, sentence=one_line(x.sentence)) for x in unfinished[:_UNFINISHED]],
         more_unfinished=max(0, len(unfinished) - _UNFINISHED),
     )

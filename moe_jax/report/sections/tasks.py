@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moe_jax.report import downstream
 from moe_jax.report.downstream import ACCURACY, BITS
-from moe_jax.report.elements import TABLE_ROWS, Code, Table
+from moe_jax.report.elements import Code, Table, long_table, not_shown
 from moe_jax.sweep import results
 from moe_jax.sweep.results import Row
 from moe_jax.text import fixed, percent, short
@@ -35,13 +35,10 @@ def tasks(rows: Sequence[Row]) -> TasksSection | None:
     return TasksSection(
         sentences=[effect.sentence for effect in effects]
         or ["Too few runs of different loss and sparsity were scored to tell what sparsity does at equal loss."],
-        table=Table(
-            headings,
-            cells[:TABLE_ROWS],
-            tall=len(cells) > 30,
-            caption="Accuracy by log-likelihood, and bits per byte of the right answers; ± one standard error.",
+        table=long_table(
+            headings, cells, "Accuracy by log-likelihood, and bits per byte of the right answers; ± one standard error."
         ),
-        not_shown=max(0, len(cells) - TABLE_ROWS),
+        not_shown=not_shown(cells),
     )
 
 

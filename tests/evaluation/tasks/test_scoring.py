@@ -8,6 +8,7 @@ import pytest
 
 from moe_jax.data.vocabularies import ByteVocabulary
 from moe_jax.errors import UserError
+from moe_jax.evaluation.loading import Restored
 from moe_jax.evaluation.tasks import dropless
 from moe_jax.evaluation.tasks.encoding import Encoded, Encoder
 from moe_jax.evaluation.tasks.scoring import Scorer
@@ -27,11 +28,10 @@ VARIANTS = {
 
 
 def scored(*overrides, **mesh):
-    """An untrained run's model, and its parameters on the host."""
+    """An untrained run."""
     c = config(*GIVEN, *overrides)
     made = trainer(dropless.dropless(c), vocab_size=SIZE, **mesh)
-    weights = jax.device_get(trainer(c, vocab_size=SIZE).init(3).weights)
-    return dropless.Scored(made, jax.device_put(weights, made.shardings.weights), 0)
+    return Restored(made, made.init(3), 0)
 
 
 def requests(documents=10) -> list[Encoded]:
@@ -79,7 +79,7 @@ def test_greedy_continuations_are_known():
     logits = jax.jit(lambda weights, tokens_1xS: logits_of(model.trainer.model(weights), tokens_1xS))
     for n in range(len(tokens), 7):
         padded = np.array([tokens + [0] * (7 - n)], np.int32)
-        tokens.append(int(logits(model.weights, padded)[0, n - 1].argmax()))
+        tokens.append(int(logits(model.state.weights, padded)[0, n - 1].argmax()))
     other = [*tokens[:-1], (tokens[-1] + 1) % SIZE]
     encoded = [Encoded(np.array(t, np.int32), 4, False) for t in (tokens, other)]
     assert Scorer(model).score_all(encoded).greedy.tolist() == [True, False]
