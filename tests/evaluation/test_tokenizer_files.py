@@ -43,6 +43,9 @@ MODELS = {
         remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
     ),
     "bpe of its own normaliser": lambda: model_of(vocab_size=400, model_type="bpe"),
+    "bpe that strips, but keeps lines": lambda: model_of(
+        vocab_size=400, model_type="bpe", normalization_rule_name="identity"
+    ),
     "bpe with own symbols": lambda: model_of(
         vocab_size=500, model_type="bpe", user_defined_symbols=["<sep>", "def"], byte_fallback=True, **OURS
     ),
@@ -64,6 +67,8 @@ def converted(request):
 @settings(deadline=None, max_examples=300)
 @given(text=ANY_TEXT)
 @example(text="\x85")
+@example(text="a \n  b \n")
+@example(text="▁ ▁a▁▁")
 @example(text=" \u2028 a\x1c\n")
 def test_a_sentencepiece_model_gives_the_same_ids(converted, text):
     vocabulary, made, _ = converted

@@ -11,6 +11,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types
 _UNIGRAM, _BPE = 1, 2  # types of models
 _SPACE = "▁"
 _LOSES = -1e6
+_ALL = 2**16  # spaces at the beginning of a text, at most
 
 
 def convert(model: bytes) -> bytes | None:
@@ -31,7 +32,7 @@ def convert(model: bytes) -> bytes | None:
     tokenizer = Tokenizer(made)
     if (normalizer := _normalizer(proto.normalizer_spec)) is not None:
         tokenizer.normalizer = normalizer
-    tokenizer.decoder = _decoder(proto.normalizer_spec.add_dummy_prefix)
+    tokenizer.decoder = _decoder(proto.normalizer_spec)
     special = [p.piece for p in proto.pieces if p.type in (UNKNOWN, CONTROL)]
     tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in special])
     # Each is one token wherever a text has it; its spaces are spelt as a normalised text has them.
@@ -76,14 +77,18 @@ def _normalizer(spec: Any) -> Any:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
         # Not Strip: it takes other white space too, which SentencePiece leaves unless its map makes it a space.
-        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(_SPACE))
-    return normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    steps.append(normalizers.Replace(" ", _SPACE))
+    if spec.remove_extra_whitespaces:  # at the end SentencePiece takes the sign of a space for one
+        steps.append(normalizers.Replace(Regex(rf"{_SPACE}+\z"), ""))
+    return normalizers.Sequence(steps)
 
 
-def _decoder(dummy_prefix: bool) -> Any:
+def _decoder(spec: Any) -> Any:
     from tokenizers import decoders
 
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    return decoders.Sequence(steps + ([decoders.Strip(" ", 1, 0)] if dummy_prefix else []))
+    first_spaces = _ALL if spec.remove_extra_whitespaces else 1 if spec.add_dummy_prefix else 0
+    return decoders.Sequence([*steps, decoders.Strip(" ", first_spaces, 0)] if first_spaces else steps)
