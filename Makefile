@@ -53,9 +53,10 @@ test: install
 test-slow: install $(VENV)/.bench $(XPK)/.installed
 	$(PYTEST) -m slow
 
-# Torch and transformers, the peers, libtpu, TPU's compiler, and Weights & Biases: the longer proofs use them.
+# Torch and transformers, the peers, lm-evaluation-harness, libtpu, TPU's compiler, and Weights & Biases: the longer proofs
+# use them.
 $(VENV)/.bench: setup.py constraints.txt | install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,plan,wandb]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench,plan,wandb,harness]'
 	@touch $@
 
 bench: $(VENV)/.bench
