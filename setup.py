@@ -57,7 +57,8 @@ setup(
         "gcs": ["gcsfs"],
         "wandb": ["wandb>=0.20,<0.40"],  # Weights & Biases, where config.wandb names a project
         "harness": ["lm_eval==0.4.13"],  # evaluate --harness
-        "bench": ["torch==2.13.0", "transformers>=5,<6", "accelerate>=1.10,<2"],  # the peers; the last is the harness' way to load
+        # The peers of the benchmarks; with accelerate lm-evaluation-harness loads them too.
+        "bench": ["torch==2.13.0", "transformers>=5,<6", "accelerate>=1.10,<2"],
     },
     entry_points={"console_scripts": ["moe-jax=moe_jax.cli.main:main"]},
 )
