@@ -17,8 +17,10 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # tests compile much and compute little
-# Tests, and the processes that they start, compile a shape once.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_xla")
+# Tests, their two workers, and the processes that they start, compile a shape once: pytest-xdist's workers find the
+# controller's folder in their environment.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -37,10 +39,10 @@ def pytest_collection_finish():
         os.environ.pop("JAX_NUMPY_DTYPE_PROMOTION", None)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compilation_cache():
-    yield
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+def pytest_sessionfinish():
+    """The folder of compiled programs goes with the process that made it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def child_environment(devices: int = 1, **extra: str) -> dict[str, str]:
