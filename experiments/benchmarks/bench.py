@@ -23,9 +23,9 @@ from experiments.benchmarks import machine, results
 from moe_jax import provenance
 
 BENCHMARKS = {
-    "train_step": ["--rounds=5"],
+    "train_step": ["--rounds=3"],
     "moe_layer": ["--activation=swiglu", "--repeats=7"],
-    "moe_tax": ["--rounds=5"],
+    "moe_tax": ["--rounds=3"],
     "sweep": [],
     "laws": [],
     "many_runs": ["--rounds=1"],
