@@ -6,6 +6,7 @@ What is public:
     moe_jax.load              a run's model, parameters and config, in a notebook
     moe_jax.laws              scaling laws fitted to any table of losses, and plans that follow from them
     moe_jax.config.grid       the axes of a sweep, in config files
+    moe_jax.__version__       of the installed package
 
 Everything else may change without notice.
 """
@@ -23,6 +24,15 @@ os.environ.setdefault("EPATH_USE_TF", "0")
 # gcsfs would keep what it has listed, and not find what other machines write after that. fsspec reads this when it is
 # imported.
 os.environ.setdefault("FSSPEC_GS", '{"use_listings_cache": false}')
+
+
+def __getattr__(name: str) -> str:
+    """moe_jax.__version__, of the installed package; looked up when asked for."""
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("moe_jax")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(run_folder: str) -> "Loaded":

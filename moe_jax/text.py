@@ -22,6 +22,19 @@ def number(value: Any) -> float | int | None:
         return None
 
 
+_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([kKMBT]?)")
+
+
+def amount(text: str) -> float:
+    """A number of tokens, parameters or FLOPs as people write it: 96.3k, 1.4B, 2e9, 1,000,000; else NaN."""
+    match = _AMOUNT.fullmatch(text.strip().replace(",", "").replace("_", ""))
+    if match is None:
+        return math.nan
+    value = float(match[1]) * _UNITS.get(match[2], 1.0)
+    return float(round(value)) if match[2] and abs(value) < 2**53 else value  # 96.3 · 1000 is not quite a whole number
+
+
 def short(value: float | None, digits: int = 3) -> str:
     """A number with `digits` digits and a unit: 34816 -> 34.8k; a dash for None."""
     if value is None:

@@ -11,19 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, TextIO
 
 from moe_jax import errors, interrupts
+from moe_jax.cli.parser import Parser
 
 
-def parser(
-    verb: str, description: str, parents: Sequence[argparse.ArgumentParser] = ()
-) -> argparse.ArgumentParser:  # fmt: skip
-    """A parser that refuses bad flags in one sentence with exit code 2, and accepts no abbreviated flags."""
-    return argparse.ArgumentParser(
-        prog=f"moe-jax {verb}",
-        description=description,
-        allow_abbrev=False,
-        parents=list(parents),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser(verb: str, description: str, parents: Sequence[argparse.ArgumentParser] = ()) -> Parser:
+    """The parser of a verb."""
+    return Parser(verb, description, parents)
 
 
 def refuse_idle(parser: argparse.ArgumentParser, flags: argparse.Namespace, meant: Collection[str], where: str) -> None:

@@ -1,5 +1,6 @@
 """`moe-jax VERB …`: imports the verb's module and calls it. Nothing heavy is imported: `moe-jax --help` is instant."""
 
+import difflib
 import importlib
 import keyword
 import sys
@@ -35,9 +36,18 @@ VERBS = {
 def usage() -> str:
     """What `moe-jax --help` prints."""
     width = max(map(len, VERBS))
-    heading = "usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags)"
+    heading = "usage: moe-jax VERB --flags   (moe-jax VERB --help lists a verb's flags; moe-jax --version)"
     verbs = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
     return "\n".join([heading, "", "verbs, in the order of the work:", *verbs])
+
+
+def version() -> str:
+    """What `moe-jax --version` prints: the version, and the commit where there is one."""
+    import moe_jax
+    from moe_jax import provenance
+
+    commit = provenance.git_commit()
+    return f"moe_jax {moe_jax.__version__}" + (f" (commit {commit})" if commit else "")
 
 
 def module_of(verb: str) -> types.ModuleType:
@@ -49,14 +59,19 @@ def main() -> None:
     if sys.argv[1:2] == ["train"]:
         malloc.start_again()
     command.prepare_streams()
-    command.end(_verb)
+    command.end(verb)
 
 
-def _verb(argv: Sequence[str]) -> int | None:
+def verb(argv: Sequence[str]) -> int | None:
     """Imports a verb and calls it, within the frame of `command`: Ctrl-C may come while jax is imported."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return errors.DONE if argv else errors.BAD_INPUT
+    if argv[0] in ("-V", "--version", "version"):
+        print(version())
+        return errors.DONE
     if argv[0] not in VERBS:
-        raise errors.UserError(f"there is no verb {argv[0]!r}; the verbs are {', '.join(VERBS)}")
+        near = difflib.get_close_matches(argv[0], VERBS, n=1)
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise errors.UserError(f"there is no verb {argv[0]!r}{meant}; the verbs are {', '.join(VERBS)}")
     return module_of(argv[0]).main(argv[1:])

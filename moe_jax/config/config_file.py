@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ml_collections import config_dict
 from moe_jax.config import fields, grid, packaged, schema
 from moe_jax.config.cell import Cell, as_cell
 from moe_jax.errors import UserError
+from moe_jax.text import amount
 
 HELP = """config flags:
   --config FILE[:ARG]        a config file, and the argument of its get_config (for example configs/smoke.py:tiny)
@@ -44,6 +46,13 @@ class ConfigFile:
         UserError as `grid.expand` does."""
         return grid.expand(self.base.to_dict(), self.cells if whole_grid else None)
 
+    def with_overrides(self, *overrides: str) -> "ConfigFile":
+        """The file as if the command line had these --config.x=y flags too; the grid's cells stay as they are."""
+        base = _override(config_dict.ConfigDict(self.base), overrides)
+        return dataclasses.replace(
+            self, overrides=(*self.overrides, *overrides), base=config_dict.FrozenConfigDict(base)
+        )
+
     def check_overrides(self) -> None:
         """Raises UserError where the command line gives a value that every cell of the grid replaces."""
         cells = [cell for cell in self.cells or () if cell.refused is None]
@@ -66,12 +75,16 @@ class ConfigFile:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(config flags, the others); `--config FILE` becomes `--config=FILE`."""
+    """(config flags, the others); `--config FILE` becomes `--config=FILE`.
+
+    Raises UserError for `--config.FIELD VALUE`."""
     config_args, others = [], []
     args = iter(argv)
     for arg in args:
         if arg == "--config":
             config_args.append(f"--config={next(args, '')}")
+        elif arg.startswith("--config.") and "=" not in arg:
+            raise UserError(f"{arg}: its value follows an equals sign: {arg}={next(args, 'VALUE')}")
         elif arg.startswith(("--config=", "--config.")):
             config_args.append(arg)
         else:
@@ -87,13 +100,14 @@ def load(config_args: Sequence[str]) -> ConfigFile:
     overrides = [a for a in config_args if a.startswith("--config.")]
     file, _, arg = specs[0].partition(":")
     module = _module(file)
+    _check_takes(module, "get_config", ("arg=None",), specs[0])
     base = _call(module, "get_config", (arg or None,), specs[0])
     if not isinstance(base, config_dict.ConfigDict):
         raise UserError(f"--config={specs[0]}: get_config() must give a ConfigDict, not {type(base).__name__}")
     frozen = config_dict.FrozenConfigDict(_override(base, overrides))
     cells = None
     if hasattr(module, "get_grid"):
-        _check_get_grid(module, specs[0])
+        _check_takes(module, "get_grid", ("config", "arg=None"), specs[0])
         cells = _cells(_call(module, "get_grid", (frozen, arg or None), specs[0]), specs[0])
     return ConfigFile(specs[0], tuple(overrides), frozen, cells)
 
@@ -133,14 +147,15 @@ def _line_of(e: BaseException, path: Path) -> str:
         return ""
     line, tb = None, e.__traceback__
     while tb is not None:
-        if Path(tb.tb_frame.f_code.co_filename) == path:
+        if Path(tb.tb_frame.f_code.co_filename).resolve() == path.resolve():
             line = tb.tb_lineno
         tb = tb.tb_next
     return f" (line {line})" if line else ""
 
 
 def _override(base: config_dict.ConfigDict, overrides: Sequence[str]) -> config_dict.ConfigDict:
-    """The config with the command line's values: Python literals, or else texts. fields.py checks their types.
+    """The config with the command line's values: Python literals, numbers as 100k and 1.4B, or else texts. fields.py
+    checks their types.
 
     ml_collections.config_flags would not do: it takes neither None nor 16e9, and reads sys.argv only."""
     known = set(fields.field_names())
@@ -150,7 +165,7 @@ def _override(base: config_dict.ConfigDict, overrides: Sequence[str]) -> config_
         if name not in known:
             raise fields.unknown_field(name)
         if not equals:
-            raise UserError(f"{override}: write it as {override}=VALUE")
+            raise UserError(f"{override}: its value follows an equals sign: {override}=VALUE")
         *groups, field = name.split(".")
         group = base
         for part in groups:
@@ -166,23 +181,28 @@ def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        return text if math.isnan(value := amount(text)) else value  # 100k, 1.4B
 
 
-def _check_get_grid(module: Any, spec: str) -> None:
-    """Refuses a get_grid that does not take the config and the argument."""
+def _check_takes(module: Any, function: str, parameters: Sequence[str], spec: str) -> None:
+    """Refuses a get_config or a get_grid that does not take what it is given."""
+    if not callable(getattr(module, function)):
+        raise UserError(f"--config={spec}: {function} is {getattr(module, function)!r:.40}, not a function")
     try:
-        inspect.signature(module.get_grid).bind(None, None)
+        inspect.signature(getattr(module, function)).bind(*parameters)
     except TypeError as e:
-        raise UserError(
-            f"--config={spec}: get_grid must take the config and the argument: def get_grid(config, arg=None)"
-        ) from e
+        raise UserError(f"--config={spec}: write it as def {function}({', '.join(parameters)})") from e
 
 
 def _cells(given: Any, spec: str) -> list[Cell]:
     """What get_grid gave, as cells. Raises UserError with the number of the first that is none."""
-    if not isinstance(given, list) or not given or not all(isinstance(c, (dict, Cell)) for c in given):
-        raise UserError(f"--config={spec}: get_grid() must give a list of cells (or dicts of overrides), not empty")
+    rule = "get_grid() must give a list of cells (or dicts of overrides), not empty"
+    if not isinstance(given, list):
+        raise UserError(f"--config={spec}: {rule}; it gave a {type(given).__name__}")
+    if not given:
+        raise UserError(f"--config={spec}: {rule}")
+    if other := [c for c in given if not isinstance(c, (dict, Cell))]:
+        raise UserError(f"--config={spec}: {rule}; cell {given.index(other[0]) + 1} is a {type(other[0]).__name__}")
     cells = []
     for i, cell in enumerate(given, 1):
         try:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from moe_jax.config.checks import refuse
+from moe_jax.files import refuse_foreign
 
 COLUMN_PART = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # a name that columns of results.csv can carry
 TAKEN = ("capacity",)  # eval_loss_capacity is a column of every run
@@ -16,6 +17,7 @@ def check(stores: Sequence[str]) -> None:
         name, equals, folder = entry.partition("=")
         if not (equals and folder):
             refuse("eval.stores", entry, "must be NAME=FOLDER, for example code=stores/code")
+        refuse_foreign(folder, f"config.eval.stores: {name}")
         if not COLUMN_PART.fullmatch(name):
             refuse(
                 "eval.stores", entry,

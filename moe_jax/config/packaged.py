@@ -36,6 +36,9 @@ def find(file: str) -> Path:
     ours = folder() / path.name
     if path.parts == (_PACKAGE, path.name) and ours.is_file():
         return ours
+    if path.is_dir():
+        inside = ", ".join(sorted(str(p) for p in path.glob("*.py"))[:12])
+        raise UserError(f"--config={file}: is a folder; give a file" + (f" of it: {inside}" if inside else ""))
     raise UserError(f"--config={file}: there is no such file; moe_jax comes with {', '.join(names())}")
 
 

@@ -15,6 +15,7 @@ from moe_jax.config import held_out_stores
 from moe_jax.config.checks import is_whole, not_negative, one_of, positive, refuse
 from moe_jax.config.enters import CONSTANT, HOW, PACK, PROGRAM, RESULT, TRUNK, VALUE, enters
 from moe_jax.config.moe import DISPATCHES, MoeConfig
+from moe_jax.files import refuse_foreign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,8 @@ class DataConfig:
     def __post_init__(self):
         one_of("data.windows", self.windows, "packed", "random")
         positive("data", self, "sequence_length")
+        for field in ("store", "cache"):
+            refuse_foreign(getattr(self, field) or "", f"config.data.{field}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,7 @@ class TrainConfig:
             )
         if self.init_sha256 is not None and self.init_from is None:
             refuse("train.init_sha256", self.init_sha256, "is the digest of train.init_from; give that too")
+        refuse_foreign(self.init_from or "", "config.train.init_from")
         if self.init_from == "":
             refuse("train.init_from", self.init_from, "must name the folder of a run, or be None")
 

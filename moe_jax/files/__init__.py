@@ -7,6 +7,7 @@ there are no folders, and nothing can be locked. Imports `errors` only.
     folders       a local folder appears whole or not at all
     json_objects  a JSON object in a file, sealed or not
     updates       a JSON object that several writers change in turn
+    locations     which paths are an object store's
     locks         one process at a time
     os_errors     TensorStore's errors as OSError
     csv_tables    rows as CSV
@@ -26,6 +27,7 @@ from moe_jax.files.json_objects import (
     write_json,
     write_sealed,
 )
+from moe_jax.files.locations import refuse_foreign
 from moe_jax.files.locks import locked
 from moe_jax.files.os_errors import tensorstore_errors
 from moe_jax.files.updates import update_json
@@ -33,6 +35,6 @@ from moe_jax.files.whole import absolute, create, is_remote, move_folder, names_
 
 __all__ = [
     "DamagedFile", "UnreadableFile", "absolute", "create", "is_remote", "locked", "move_folder", "names_in",
-    "new_folder", "read_file", "read_json", "read_sealed", "reseal", "sealed", "tensorstore_errors", "to_csv",
-    "unsealed", "update_json", "write_atomic", "write_json", "write_sealed", "writing",
+    "new_folder", "read_file", "read_json", "read_sealed", "refuse_foreign", "reseal", "sealed", "tensorstore_errors",
+    "to_csv", "unsealed", "update_json", "write_atomic", "write_json", "write_sealed", "writing",
 ]  # fmt: skip

@@ -78,24 +78,39 @@ def plan_grid(file: ConfigFile, *, whole_grid: bool = True, store_required: bool
     Where the store is missing, the runs are counted for the vocabulary that the config names, unless
     `store_required`. Raises UserError for bad cells, another store in a cell, or a store that is missing or was made
     from other text."""
+    path, missing, store = file.config.data.store, None, None
+    try:
+        store = open_store(path)
+        file = _named_as(file, store)
+    except MissingStore as e:
+        missing = e
     runs = initial_weights.with_digests(file.runs(whole_grid=whole_grid))
     if whole_grid:
         _check_grid(file, runs)
-    path = file.config.data.store
-    try:
-        store = open_store(path)
-    except MissingStore as e:
+    if missing is not None:
         if store_required:
-            raise UserError(f"{e}; make it with: moe-jax prepare {file.flags}") from e
+            raise UserError(f"{missing}; make it with: moe-jax prepare {file.flags}") from missing
         V, source = _vocabulary(file)
         identity = StoreIdentity(path, "", V)
-        sentence = f"{e}: planned without it, with {V:,} token ids ({source})"
+        sentence = f"{missing}: planned without it, with {V:,} token ids ({source})"
         return PlannedGrid(plan_runs(runs, identity), identity, None, sentence)
     _check_store_matches(file, store)
     info = store.info
     identity = StoreIdentity(path, info.sha256, info.vocab_size)
     sentence = f"token store {path}: {info.tokens['train']:,} tokens to train on, {info.vocab_size:,} token ids"
     return PlannedGrid(plan_runs(runs, identity), identity, store, sentence)
+
+
+def _named_as(file: ConfigFile, store: Store) -> ConfigFile:
+    """The file with the mixture and the vocabulary that the store was made from, where the command line names the store
+    and not these: `--config.data.store=stores/mine` is all that a store of one's own needs."""
+    given = {override.partition("=")[0] for override in file.overrides}
+    if "--config.data.store" not in given:
+        return file
+    made = {f: store.info.settings[f] for f in ("mixture", "vocabulary") if f in store.info.settings}
+    return file.with_overrides(
+        *(f"--config.data.{f}={value}" for f, value in made.items() if f"--config.data.{f}" not in given)
+    )
 
 
 def _check_store_matches(file: ConfigFile, store: Store) -> None:

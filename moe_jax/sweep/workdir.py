@@ -126,6 +126,8 @@ class Workdir:
             files.update_json(self._manifest_path, change)
         except NotADirectoryError as e:
             raise UserError(f"--workdir={self.path}: is not a folder") from e
+        except FileNotFoundError as e:  # /proc/x
+            raise UserError(f"--workdir={self.path}: no folder can be made there; choose another place") from e
         return accepted
 
 

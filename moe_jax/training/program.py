@@ -18,7 +18,7 @@ from moe_jax.config.identity import StepShape
 from moe_jax.config.schema import Config
 from moe_jax.data.batches import Batches
 from moe_jax.model import sharding
-from moe_jax.training import optimizer
+from moe_jax.training import memory, optimizer
 from moe_jax.training.put import put_windows
 from moe_jax.training.step import Trainer, TrainState
 
@@ -124,6 +124,7 @@ class Programs:
         key = (StepShape(config, vocab_size).key, mesh, end_of_document, n)
         if key != self._key:
             self._key = self._program = None  # the last one is freed before the next one needs memory
+            memory.refuse_too_large(config, vocab_size, mesh)
             trainer = Trainer(config, vocab_size, sharding.Layout(mesh), end_of_document)
             self._key, self._program = key, Single(trainer) if n == 1 else Pack(trainer, n)
         return self._program

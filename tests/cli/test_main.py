@@ -97,6 +97,15 @@ def test_a_store_of_another_mixture_or_vocabulary_is_refused(byte_store, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_named_alone_brings_its_mixture_and_vocabulary(byte_store, capsys):
+    """Those of the config are C4 and GPT-2's."""
+    flags = ["--config=configs/krajewski2024.py:table4", f"--config.data.store={byte_store}"]
+    assert plan.main([*flags, "--config.data.repeat=True", "--config.eval.sequences=512"]) == errors.DONE
+    assert "259 token ids" in capsys.readouterr().out
+    with pytest.raises(errors.UserError, match="was made with mixture=python_stdlib, and"):
+        plan.main([*flags, "--config.data.mixture=c4"])
+
+
 @pytest.mark.parametrize("late", ["SIGTERM", "SIGINT"])
 def test_a_signal_after_its_end_does_not_change_how_a_verb_ended(late):
     """Sent while Python throws its modules away, where handlers are gone already."""

@@ -147,11 +147,12 @@ GRID = START + "def get_grid(config, arg=None):\n    return {}\n"
         ("x = 1\n", ["has no get_config"]),
         ("def get_config(arg=None):\n    return {}\n", ["must give a ConfigDict"]),
         (GRID.format("[]"), ["get_grid() must give a list"]),
-        (GRID.format("[3]"), ["get_grid() must give a list"]),
+        (GRID.format("[{}, 3]"), ["get_grid() must give a list", "cell 2 is a int"]),
+        (GRID.format("({} for _ in range(3))"), ["get_grid() must give a list", "it gave a generator"]),
         (GRID.format("[{'seed': 1}, {1: 2}]"), ["cell 2 of the grid: a cell's fields must be texts"]),
         (GRID.format("[{'seed': 1, 'name': 'a'}]"), ["'name' is no field of a config: write grid.Cell({…}, name=…)"]),
         (GRID.format("1 / 0"), ["get_grid failed", "ZeroDivisionError", "line 5"]),
-        (START + "def get_grid(arg=None):\n    return []\n", ["get_grid must take the config and the argument"]),
+        (START + "def get_grid(arg=None):\n    return []\n", ["write it as def get_grid(config, arg=None)"]),
     ],
 )  # fmt: skip
 def test_a_broken_config_file_gets_its_sentence(tmp_path, text, words):
