@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_jax.plan import aot
-from tests.tpu_cases import CASES, Case, compile_case, least_exchange, least_expert_flops
+from tests.tpu_cases import CASES, PAPER_CASES, Case, compile_case, least_exchange, least_expert_flops
+
+ALL = CASES | PAPER_CASES
 
 
 def table_row(case: Case, compiled: aot.Compiled) -> tuple[str, ...]:
@@ -42,7 +44,7 @@ def table_row(case: Case, compiled: aot.Compiled) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
+    parser.add_argument("--cases", default=",".join(ALL), help=f"of {', '.join(ALL)}")
     parser.add_argument("--out", type=Path, default=Path("tpu_compiles.json"), help="kept results, case by case")
     args = parser.parse_args()
     table = Table(
@@ -51,12 +53,12 @@ def main() -> None:
     )  # fmt: skip
     kept = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.cases.split(","):
-        if name not in CASES:
-            parser.error(f"--cases: {name!r} is none of {', '.join(CASES)}")
+        if name not in ALL:
+            parser.error(f"--cases: {name!r} is none of {', '.join(ALL)}")
         if name not in kept:
-            kept[name] = compile_case(CASES[name]).to_dict()
+            kept[name] = compile_case(ALL[name]).to_dict()
             args.out.write_text(json.dumps(kept, indent=1))
-        cells = table_row(CASES[name], aot.Compiled.from_dict(kept[name]))
+        cells = table_row(ALL[name], aot.Compiled.from_dict(kept[name]))
         Console(stderr=True).print(*cells)  # the table comes at the end
         table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
