@@ -147,11 +147,16 @@ def _parquet(path: epath.Path, plain: bytes) -> pd.DataFrame:
 
 
 def _column(values: Any) -> pd.Series:
-    """A pyarrow column with pandas' plain types: a dictionary's values stand for its codes."""
+    """A pyarrow column with pandas' plain types: a dictionary's values stand for its codes, decimals are floats, and
+    dates are texts."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
+    if pa.types.is_date(values.type):
+        values = values.cast(pa.string())
     return values.to_pandas(integer_object_nulls=True)
 
 

@@ -1,5 +1,7 @@
 """Tables in every kind of file give the same numbers, and files that are no table give one sentence."""
 
+import datetime
+import decimal
 import gzip
 import json
 
@@ -113,15 +115,23 @@ def test_a_parquet_file_of_more_cells_than_can_be_read_is_refused_unread(tmp_pat
 
 
 def test_parquet_columns_of_other_types_are_plain(tmp_path):
-    """Dictionaries, integers with gaps, lists."""
+    """Dictionaries, integers with gaps, lists, decimals, dates."""
     table = pd.DataFrame(
-        {"router": pd.Categorical(["a", "b", "a"]), "k": pd.array([1, None, 3], "Int64"), "l": [[1]] * 3}
+        {
+            "router": pd.Categorical(["a", "b", "a"]),
+            "k": pd.array([1, None, 3], "Int64"),
+            "l": [[1]] * 3,
+            "loss": [decimal.Decimal("2.75")] * 3,
+            "day": [datetime.date(2025, 1, i) for i in (1, 2, 3)],
+        }
     )
     path = tmp_path / "runs.parquet"
     table.to_parquet(path)
     read, _ = rows.load(path)
     assert list(read["router"]) == ["a", "b", "a"] and not read.duplicated().any()
     np.testing.assert_array_equal(number_texts.of_column(read["k"]), [1, np.nan, 3])
+    np.testing.assert_array_equal(number_texts.of_column(read["loss"]), [2.75] * 3)
+    assert list(read["day"]) == ["2025-01-01", "2025-01-02", "2025-01-03"]
 
 
 def test_a_key_that_a_json_row_lacks_is_an_empty_cell(tmp_path):
