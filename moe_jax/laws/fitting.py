@@ -80,8 +80,7 @@ def fit(
     declared boxes), or a grid {coefficient: values}. split: rows dropped or held out. resampling: the bootstrap,
     Resampling(samples=0) for none. progress: is called with a stage, and how many of its parts are done, of how many.
     The result is a function of the arguments alone: all randomness has a fixed seed. Raises errors.UserError, one
-    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows.
-    """
+    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows."""
     form, objective, split = user_file.find_form(law), objective or Objective(), split or Split()
     fix, resampling = dict(fix or {}), resampling or Resampling()
     frame, digest = load(table)
@@ -90,7 +89,6 @@ def fit(
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
-
     problem = Problem(form, train.columns, train.losses, objective, train.weights)
     begin = starts.choose(problem, start, fix)
     theta, value, at_best = search(problem, begin, free, progress and partial(progress, "starts"))
