@@ -27,7 +27,7 @@ from typing import Any
 
 from moe_jax import errors
 from moe_jax.cli import command
-from tests.attacked_sweep import other_files, path_of, trained_run
+from tests.attacked_sweep import TABLES, other_files, path_of, trained_run
 from tests.damages import GONE, Damage, damages
 from tests.submit_verb import XPK
 from tests.unreadable import unreadable
@@ -42,7 +42,7 @@ READS = {
     "collect": ("sweep.json", "run.json", "result.json", "collected.json"),
     "submit": ("sweep.json", "result.json", "submission record", "plan.json", "heartbeat.json", "attempt"),
     "plan": ("plan.json",),
-    "fit": ("results.csv",),
+    "fit": TABLES,
     "optimum": ("law.json", "law.bootstrap.csv"),
     "predict": ("sweep.json", "result.json", "law.json", "law.bootstrap.csv"),
     "evaluate": ("trained run.json", "checkpoint digest", "checkpoint array", "store.json"),
@@ -57,7 +57,7 @@ _ARGUMENTS = {
     "collect": ["--workdir={w}"],
     "submit": [_GRID, "--config.data.store={w}/store", "--workdir={w}", "--dry_run", *XPK],
     "plan": [_GRID, "--config.data.store={w}/store", "--workdir={w}"],
-    "fit": ["--results={w}/results.csv", "--law=chinchilla", "--bootstrap=0", "--starts=8", "--out={w}/refit.json"],
+    "fit": ["--results={w}/{table}", "--law=chinchilla", "--bootstrap=0", "--starts=8", "--out={w}/refit.json"],
     "optimum": ["--law={w}/law.json", "--flops=1e18,1e20"],
     "predict": ["--workdir={w}"],
     "evaluate": ["--workdir={trained}", "--store={w}/store"],
@@ -85,7 +85,7 @@ class Outcome:
 
 def attack_kind(sound: Path, scratch: Path, verb: str, kind: str, most: int) -> dict[str, list[str]]:
     """Class -> the names of the damages; at most `most` damages are tried, evenly drawn from all."""
-    expected, found = outcome_of(sound, scratch, verb), collections.defaultdict(list)
+    expected, found = outcome_of(sound, scratch, verb, kind), collections.defaultdict(list)
     assert expected.code == errors.DONE, expected.told
     for damage in damages(path_of(sound, kind), other_files(sound, kind), most):
         found[attack(sound, scratch, verb, kind, damage, expected)].append(damage.name)
@@ -116,17 +116,18 @@ def outcome_of(sound: Path, scratch: Path, verb: str, kind: str | None = None, d
     copy = scratch / "w"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(sound, copy, copy_function=os.link)  # whoever writes here writes a new file
+    named = {"w": copy, "trained": trained_run(copy), "table": kind if kind in TABLES else TABLES[0]}
+    argv = [argument.format_map(named) for argument in _ARGUMENTS[verb]]
     if damage is None:
-        return run(verb, _ARGUMENTS[verb], copy)
+        return run(verb, argv, copy)
     path = path_of(copy, kind)
     damage.apply(path)
     with unreadable(path) if damage.hides else contextlib.nullcontext():
-        return run(verb, _ARGUMENTS[verb], copy)
+        return run(verb, argv, copy)
 
 
-def run(verb: str, arguments: list[str], folder: Path) -> Outcome:
+def run(verb: str, argv: list[str], folder: Path) -> Outcome:
     main = importlib.import_module(f"moe_jax.cli.{verb}").main
-    argv = [argument.format(w=folder, trained=trained_run(folder)) for argument in arguments]
     said = io.StringIO()
     old = signal.signal(signal.SIGALRM, _give_up)
     signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)

@@ -5,6 +5,9 @@ import io
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
+import zstandard
+
 from moe_jax import errors
 from moe_jax.cli import collect, command, fit, plan, train
 from moe_jax.sweep.jobs import run_job
@@ -19,13 +22,15 @@ KINDS = {
     "sweep.json": "sweep.json", "run.json": "runs/*/run.json", "result.json": "runs/*/result.json",
     "heartbeat.json": "runs/*/heartbeat.json", "attempt": "runs/*/attempts/1.json",
     "metrics.jsonl": "runs/*/metrics.jsonl", "results.csv": "results.csv", "law.json": "law.json",
+    "table.jsonl": "table.jsonl", "table.parquet": "table.parquet", "table.csv.zst": "table.csv.zst",
     "law.bootstrap.csv": "law.bootstrap.csv", "collected.json": "collected.json",
     "plan.json": "plan.json", "submission.json": "submission.json",
     "submission record": "submission/*.json", "trained run.json": "trained/runs/*/run.json",
     "checkpoint digest": "trained/runs/*/checkpoints/*.sha256.json",
     "checkpoint array": "trained/runs/*/checkpoints/*/**/d/*", "store.json": "store/store.json",
 }  # fmt: skip
-SEALED = KINDS.keys() - {"heartbeat.json", "attempt", "metrics.jsonl", "results.csv"}
+TABLES = ("results.csv", "table.jsonl", "table.parquet", "table.csv.zst")  # the same rows
+SEALED = KINDS.keys() - {"heartbeat.json", "attempt", "metrics.jsonl", *TABLES}
 _TRAIN = [
     "--config=configs/smoke.py:tiny", "--config.train.tokens=4096", "--config.checkpoint.every_steps=4",
     "--config.eval.sequences=16",
@@ -47,6 +52,10 @@ def make(folder: Path) -> Path:
     records.summarise()
     _call(collect, [f"--workdir={path}"])
     _call(fit, [f"--results={path}/results.csv", "--law=chinchilla", "--bootstrap=20", f"--out={path}/law.json"])
+    table = pd.read_csv(path / "results.csv")
+    table.to_json(path / "table.jsonl", orient="records", lines=True)
+    table.to_parquet(path / "table.parquet")
+    (path / "table.csv.zst").write_bytes(zstandard.compress((path / "results.csv").read_bytes()))
     _call(plan, ["--config=tests/synthetic_grid.py", f"--config.data.store={path}/store", f"--workdir={path}"])
     _call(train, [*_TRAIN, f"--config.data.store={path}/store", f"--workdir={path}/trained"])
     _call(collect, [f"--workdir={path}"])  # once more: collected.json keeps what was not written just now

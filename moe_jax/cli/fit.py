@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from etils import epath
 
 from moe_jax import errors, files
-from moe_jax.cli import fit_flags, fit_isoflop, fit_progress, fit_tables, outputs
+from moe_jax.cli import fit_flags, fit_groups, fit_isoflop, fit_progress, fit_tables, outputs
 
 # Flags that do not change the law.
 _BESIDE = ("workdir", "results", "out", "profile", "compare", "leverage", "figures")
@@ -33,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
     elif flags.budgets or flags.tolerance is not None:
         kinds = " and ".join(laws.isoflop.KINDS)
         raise errors.UserError(f"--budgets and --tolerance belong to {kinds}, not to other laws")
+    elif flags.group_by or len(fit_flags.losses(flags)) > 1:
+        fit_groups.run(parser, flags, results)
+        return errors.DONE
     else:
         figures = _fit_form(flags, results)
     _draw(flags.figures, figures)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 from moe_jax import errors
@@ -14,6 +15,7 @@ _DESCRIPTION = """Fits a scaling law to final losses and reports which coefficie
   moe-jax fit --results runs.csv --law chinchilla --out law.json
   moe-jax fit --results runs.csv --law my_law.py:my_law    a law declared in a file of your own
   moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective
+  moe-jax fit --results runs.parquet --group_by dataset    a law for each dataset, and their coefficients in one table
   moe-jax fit --workdir W --law isoflop_parabolas          N*(C), D*(C) through the minima of each budget's parabola
   moe-jax fit --workdir W --law isoflop_surface            loss over N and sparsity, a surface for each budget"""
 
@@ -27,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the verb."""
     p = command.parser("fit", _DESCRIPTION)
     _add_files(p)
+    _add_tables(p)
     _add_fit(p)
     _add_intervals(p)
     _add_reports(p)
@@ -40,14 +43,23 @@ def parser() -> argparse.ArgumentParser:
 def _add_files(p: argparse.ArgumentParser) -> None:
     add = p.add_argument
     add("--workdir", help="a sweep's folder: --results W/results.csv --out W/law.json")
-    add("--results", help="CSV with a row for each run; where it has a status column, only rows that are done are used")
+    results = "table with a row for each run: CSV, TSV, `;`-separated, JSON lines or Parquet, also .gz or .zst;"
+    add("--results", help=f"{results} where it has a status column, only rows that are done are used")
     add("--law", help="a law (default krajewski2024, or the preset's), an isoflop_…, or FILE.py:NAME")
     add("--out", help="the law's file (default: law.json beside the results; isoflop_….json)")
-    add("--loss", default="eval_loss", help="column of the loss, nats per token (default %(default)s)")
+    losses = "column of the loss, nats per token (default %(default)s); several: a law for each"
+    add("--loss", default="eval_loss", metavar="COLUMN,…", help=losses)
     add("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
     where = "rows to use: \"G == 1 and router_type in ('S-Base', 'Dense')\""
     add("--where", default="", metavar="CONDITION", help=where)
     add("--best_of", "--best-of", default="", metavar="COLUMN", help="keep the best run of each cell")
+
+
+def _add_tables(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    add("--group_by", default="", metavar="COLUMN", help="a law for each value of this column: law-VALUE.json")
+    add("--weights", default="", metavar="COLUMN", help="how much each row counts: as rows repeated so often; 0: not")
+    add("--sigma", default="", metavar="COLUMN", help="standard deviation of each loss, nats: rows weigh 1/sigma²")
 
 
 def _add_fit(p: argparse.ArgumentParser) -> None:
@@ -98,6 +110,8 @@ def options(flags: argparse.Namespace) -> Options:
     _refuse_above_most("bootstrap", flags.bootstrap)
     preset = presets.preset(flags.preset) if flags.preset else None
     shared = rows(flags) | {
+        "weights": flags.weights,
+        "sigma": flags.sigma,
         "objective": _objective(flags, preset.objective if preset else laws.Objective()),
         "split": laws.Split(
             drop=_rule(flags.drop, preset.drop if preset else ""),
@@ -124,7 +138,18 @@ def rows(flags: argparse.Namespace) -> dict[str, object]:
     from moe_jax.laws import expressions
 
     columns = expressions.assignments(flags.columns) if flags.columns else None
-    return {"loss": flags.loss, "columns": columns, "where": flags.where, "best_of": flags.best_of}
+    return {"loss": losses(flags)[0], "columns": columns, "where": flags.where, "best_of": flags.best_of}
+
+
+def losses(flags: argparse.Namespace) -> list[str]:
+    """The columns of --loss; commas separate them, but not within back-quotes. Raises UserError where there is none."""
+    named = [
+        part.strip().removeprefix("`").removesuffix("`")
+        for part in re.split(r",(?=(?:[^`]*`[^`]*`)*[^`]*$)", flags.loss)
+    ]
+    if not all(named) or len(set(named)) < len(named):
+        raise errors.UserError(f"--loss is {flags.loss!r}, must be a column, or several that differ: a,b")
+    return named
 
 
 def number(text: str, flag: str) -> float:

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 
+from moe_jax import errors
 from moe_jax.cli import command, fit_flags, fit_tables, outputs
 
 _MEANT = (
@@ -19,6 +20,8 @@ def run(parser: argparse.ArgumentParser, flags: argparse.Namespace, results: str
     from moe_jax.laws.isoflop import budgets
 
     command.refuse_idle(parser, flags, _MEANT, f"{flags.law}, which has no coefficients of a form")
+    if len(fit_flags.losses(flags)) > 1:
+        raise errors.UserError(f"--loss names several columns, and {flags.law} takes one")
     out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{flags.law}.json")
     outputs.refuse_unwritable(out, "--out")
     found = laws.isoflop.fit(

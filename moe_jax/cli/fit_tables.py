@@ -11,12 +11,9 @@ def show_law(law, out) -> None:
     where, printed = next(iter(law.form.published.items()), ("none", {}))
     data, method = law.data, law.method
     rows = []
-    for name, value in law.coefficients.items():
-        interval = "fixed" if name in law.fixed_coefficients else "–"
-        if name in law.intervals and name not in law.fixed_coefficients:
-            interval = "{:.4g} … {:.4g}".format(*law.intervals[name])
-        remark = "not identified" if name in law.identifiability.unidentified else ""
-        rows.append((name, f"{value:.5g}", interval, f"{printed[name]:.5g}" if printed else "–", remark))
+    for name in law.coefficients:
+        value, interval, remark = coefficient_cells(law, name)
+        rows.append((name, value, interval, f"{printed[name]:.5g}" if printed else "–", remark))
     N = f"N is {data.columns['N']}; " if "N" in data.columns else ""
     print(f"{law.name}: L = {law.form.formula}    ({N}{text_lib.count(data.n_fit, 'run')} fitted)")
     tables.show(tables.Table(("", ">value", f"{law.level:.0%} interval", f">published: {where}", ""), rows))
@@ -29,6 +26,15 @@ def show_law(law, out) -> None:
     print(line + f" · {method.starts_at_best} of {method.starts} starts at the best optimum")
     say(*data.notes, *law.identifiability.warnings)
     print(f"law: {out}")
+
+
+def coefficient_cells(law, name: str) -> tuple[str, str, str]:
+    """(value, interval, remark) of a coefficient."""
+    interval = "fixed" if name in law.fixed_coefficients else "–"
+    if name in law.intervals and name not in law.fixed_coefficients:
+        interval = "{:.4g} … {:.4g}".format(*law.intervals[name])
+    remark = "not identified" if name in law.identifiability.unidentified else ""
+    return f"{law.coefficients[name]:.5g}", interval, remark
 
 
 def show_profile(profile, name: str, accepted: tuple[float, float]) -> None:

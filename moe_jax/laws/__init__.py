@@ -4,6 +4,7 @@
 
     fitted = laws.fit("results.csv", law="krajewski2024")   # or a DataFrame; columns={"N": "params"}, where="G > 1"
     fitted.law.coefficients, fitted.law.intervals, fitted.law.identifiability.warnings
+    laws.tabulate(list(laws.fit_groups("runs.parquet", group_by="dataset", sigma="loss_std")))    # a law for each group
     fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})       # value, low, high
     laws.plots.fit(fitted)                                  # matplotlib figures: %matplotlib inline shows them
     laws.plots.profile(laws.profile(fitted, "alpha", [0.10, 0.11, 0.12, 0.13]), "alpha")
@@ -21,6 +22,7 @@ from moe_jax.laws.choices import DENSE, Choices, Limits
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
 from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power
+from moe_jax.laws.groups import GroupFit, fit_groups, tabulate
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.planner import Plan, Planner
@@ -38,7 +40,8 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "Objective",
-    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent", "find",
-    "fit", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of",
+    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "GroupFit", "Identifiability", "Law", "Limits",
+    "Objective", "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent",
+    "find", "fit", "fit_groups", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile",
+    "published", "rows_of", "tabulate",
 ]  # fmt: skip

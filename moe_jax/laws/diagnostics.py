@@ -43,7 +43,7 @@ def profile(fitted: Fit, name: str, values: Sequence[float], tries: int = 8) -> 
 
     residuals = np.array([_residuals(problem, t) for t in theta])
     scale = problem.losses if problem.objective.space == "log" else 1.0
-    outside = (np.abs(_residuals(problem, best) / scale) > problem.objective.huber).mean()
+    outside = (np.abs(_residuals(problem, best) / scale) > problem.objective.huber * problem.widths).mean()
     reference = min(lowest.min(), float(problem.values(best[None])[0]))
     table = {
         "value": values,

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
+from moe_jax.laws import number_texts, table_checks
 
 _ARITHMETIC = {
     ast.Add: operator.add,
@@ -97,8 +98,7 @@ def _number(node: ast.expr, table: pd.DataFrame, names: dict, text: str):
         case ast.Constant(value=int() | float() as value):
             return np.float64(value)
         case ast.Name():
-            values = pd.to_numeric(_look_up(table, names, node, "--columns"), errors="coerce")
-            return values.to_numpy(np.float64)
+            return number_texts.of_column(_look_up(table, names, node, "--columns"))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_number(inner, table, names, text)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
@@ -124,10 +124,23 @@ def _compare(op: ast.cmpop, a, b, text: str):
     if isinstance(op, ast.In | ast.NotIn):
         if not isinstance(a, pd.Series) or not isinstance(b, list):
             raise errors.UserError(f"--where {text!r}: `in` needs a column before it and (a, list) after it")
-        return a.isin(b).to_numpy() ^ isinstance(op, ast.NotIn)
+        return _beside(a, b).isin(b).to_numpy() ^ isinstance(op, ast.NotIn)
     if isinstance(a, list) or isinstance(b, list) or type(op) not in _COMPARISONS:
         raise _not_a_condition(text)
-    return np.asarray(_COMPARISONS[type(op)](a, b), bool)
+    return np.asarray(_COMPARISONS[type(op)](_beside(a, b), _beside(b, a)), bool)
+
+
+def _beside(value, other):
+    """A column of texts that are numbers as numbers, where it is compared with numbers; other values as they are."""
+    others = other if isinstance(other, list) else [other]
+    numeric = all(
+        pd.api.types.is_numeric_dtype(o.dtype) if isinstance(o, pd.Series) else isinstance(o, int | float)
+        for o in others
+    )
+    if not numeric or not isinstance(value, pd.Series) or pd.api.types.is_numeric_dtype(value.dtype):
+        return value
+    numbers = number_texts.of_column(value)
+    return value if np.isnan(numbers).all() else pd.Series(numbers, index=value.index)
 
 
 def _value(node: ast.expr, table: pd.DataFrame, names: dict, text: str):
@@ -146,9 +159,7 @@ def _value(node: ast.expr, table: pd.DataFrame, names: dict, text: str):
 def _look_up(table: pd.DataFrame, names: dict, node: ast.Name, flag: str) -> pd.Series:
     name = names.get(node.id, node.id)
     if name not in table.columns:
-        raise errors.UserError(
-            f"{flag}: there is no column {name!r}; the columns are {', '.join(map(str, table.columns))}"
-        )
+        raise errors.UserError(f"{flag}: there is no column {name!r}; the columns are {table_checks.listed(table)}")
     return table[name]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, starts, user_file
+from moe_jax.laws import identifiability, limits, row_weights, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
@@ -49,7 +49,7 @@ class Fit:
     def problem(self) -> Problem:
         """The minimisation problem that was solved, for profiles and other weights."""
         train = self.train
-        return Problem(self.law.form, train.columns, train.losses, self.objective)
+        return Problem(self.law.form, train.columns, train.losses, self.objective, train.weights)
 
 
 def fit(
@@ -60,6 +60,8 @@ def fit(
     columns: Mapping[str, str] | None = None,
     where: str = "",
     best_of: str = "",
+    weights: str = "",
+    sigma: str = "",
     objective: Objective | None = None,
     fix: Mapping[str, float] | None = None,
     start: int | Mapping[str, list] = starts.DEFAULT,
@@ -69,31 +71,28 @@ def fit(
 ) -> Fit:
     """Fits a declared form and reports what the data do not determine.
 
-    table: a results.csv path, a DataFrame, or a mapping of equal-length columns. law: a form's name, or
+    table: a file (see table_files), a DataFrame, or a mapping of equal-length columns. law: a form's name, or
     "FILE.py:NAME" for a form that a file declares (see user_file).
     columns: a symbol of the form (N), or a new column -> a column or an expression ("`FLOP` / (6 * `Model Size`)").
     where: a condition on rows. best_of: a column, such as learning_rate; each cell keeps its best run.
+    weights, sigma: the column of row weights, or of the standard deviations of the losses (see row_weights).
     fix: coefficients held at a value. start: how many starts (the published coefficients, and points spread over the
     declared boxes), or a grid {coefficient: values}. split: rows dropped or held out. resampling: the bootstrap,
     Resampling(samples=0) for none. progress: is called with a stage, and how many of its parts are done, of how many.
     The result is a function of the arguments alone: all randomness has a fixed seed. Raises errors.UserError, one
-    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows.
-    """
+    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows."""
     form, objective, split = user_file.find_form(law), objective or Objective(), split or Split()
     fix, resampling = dict(fix or {}), resampling or Resampling()
     frame, digest = load(table)
-    rows, held_out, dropped = split.apply(select(frame, form, loss, columns, where, best_of))
+    weighting = row_weights.of_options(weights, sigma)
+    rows, held_out, dropped = split.apply(select(frame, form, loss, columns, where, best_of, weighting))
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
-
-    problem = Problem(form, train.columns, train.losses, objective)
+    problem = Problem(form, train.columns, train.losses, objective, train.weights)
     begin = starts.choose(problem, start, fix)
     theta, value, at_best = search(problem, begin, free, progress and partial(progress, "starts"))
-    if not np.isfinite(value):
-        raise errors.UserError(
-            f"no start of {len(begin)} gave {form.name} a finite loss on these rows; are the units right?"
-        )
+    _refuse_infinite(value, form, len(begin))
     coefficients = {k: float(v) for k, v in form.outer(theta).items()}
     samples = resample(problem, theta, free, resampling, progress and partial(progress, "bootstrap samples"))
     predicted = form.loss(rows.columns, coefficients)
@@ -107,14 +106,14 @@ def fit(
         level=resampling.level,
         samples=samples,
         errors=_errors(rows, predicted, held_out),
-        data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
+        data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest, weighting),
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
     return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
 
 
-def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:
+def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str, weighting: str) -> FitData:
     """The record of the rows that took part, and of those that were fitted."""
     return FitData(
         columns=dict(rows.sources),
@@ -126,6 +125,7 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         n_holdout=len(rows) - len(train),
         sha256=sha256,
         notes=rows.notes,
+        weights=weighting,
     )
 
 
@@ -149,7 +149,7 @@ def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
     asked = law.data.selection
     if not asked:
         raise errors.UserError(f"{law.name} has published coefficients; it was not fitted to rows")
-    rows = select(table, law.form, law.data.loss, asked["columns"], asked["where"], asked["best_of"])
+    rows = select(table, law.form, law.data.loss, asked["columns"], asked["where"], asked["best_of"], law.data.weights)
     rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
     return rows, held_out
 
@@ -187,6 +187,13 @@ def _refuse_too_much(rows: int, start: int | Mapping, resampling: Resampling) ->
     if isinstance(start, int):
         limits.refuse_starts(rows, start)
     limits.refuse_samples(rows, resampling.samples)
+
+
+def _refuse_infinite(value: float, form: Form, begun: int) -> None:
+    if not np.isfinite(value):
+        raise errors.UserError(
+            f"no start of {begun} gave {form.name} a finite loss on these rows; are the units right?"
+        )
 
 
 def _errors(rows: Rows, predicted: np.ndarray, held_out: np.ndarray) -> dict[str, float]:

@@ -30,6 +30,7 @@ class FitData:
     n_holdout: int = 0
     sha256: str = ""  # of the table
     notes: tuple[str, ...] = ()  # sentences: rows left out, columns that vary besides the law's axes
+    weights: str = ""  # how rows are weighted: "", weights=COLUMN or sigma=COLUMN
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ _KEYS = {
     "n_holdout": ("data", "n_holdout"),
     "data_sha256": ("data", "sha256"),
     "notes": ("data", "notes"),
+    "weights": ("data", "weights"),
     "unidentified": ("identifiability", "unidentified"),
     "warnings": ("identifiability", "warnings"),
 }

@@ -4,6 +4,7 @@ from moe_jax import errors
 from moe_jax.laws.objective import THINNED
 
 ROWS = 1_000_000
+FITS = 200  # in one command: groups × losses
 COUNTED = 1_000_000_000  # rows × samples: a byte each
 
 
@@ -12,6 +13,15 @@ def refuse_rows(rows: int) -> None:
     if rows > ROWS:
         raise errors.UserError(
             f"there are {rows:,} rows to fit, and a fit takes at most {ROWS:,}; --where (where) selects some"
+        )
+
+
+def refuse_fits(fits: int) -> None:
+    """Raises UserError for more groups × losses than one command fits."""
+    if fits > FITS:
+        raise errors.UserError(
+            f"groups × losses are {fits:,} fits, and at most {FITS} are made at once; --group_by (group_by) names a"
+            " column of few values"
         )
 
 

@@ -1,6 +1,6 @@
 """The objective of a fit and its derivatives, for many problems at once.
 
-    f(θ) = Σ_rows w · huber(residual) + Σw · (l1·Σ|θ| + l2·Σθ²)
+    f(θ) = Σ_rows w · huber(residual) + Σw · (l1·Σ|θ| + l2·Σθ²)    (w: see row_weights as well)
 
 residual = ln L − ln loss (space "log") or L − loss ("linear"), in float64. Huber(r) = r²/2 up to δ, then δ(|r| − δ/2).
 θ are the optimiser's coordinates (logarithms of positive coefficients), as in krajewski2024's code. The sum is
@@ -20,6 +20,7 @@ import numpy as np
 
 from moe_jax import errors
 from moe_jax.laws.forms import Form
+from moe_jax.laws.row_weights import RowWeights
 
 WHOLE = 512  # rows that are summed at once
 CHUNK = 128  # rows of a larger table that are: with 8 problems their derivatives stay in a core's cache
@@ -58,26 +59,32 @@ class Objective:
         except (KeyError, TypeError, ValueError) as e:
             raise errors.UserError(f"law.json has no objective that can be read ({type(e).__name__}: {e})") from e
 
-    def row_weights(self, losses: np.ndarray) -> np.ndarray:
-        """The weight of each row (rows,), mean 1; losses in nats."""
-        if self.weight_exponent == 0:
+    def row_weights(self, losses: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
+        """The weight of each row (rows,), mean 1; losses in nats. asked: weights of the user's, which multiply them."""
+        if self.weight_exponent == 0 and asked is None:
             return np.ones(len(losses))
-        weights = np.log(losses) ** -self.weight_exponent
+        weights = np.log(losses) ** -self.weight_exponent * (1.0 if asked is None else asked)
         return weights / weights.mean()
 
 
 class Problem:
     """The objective of one form on one table of rows, for batches of θ and of row weights.
 
-    columns: by symbol, (rows,); losses: (rows,) nats. Shapes: B problems, P coefficients, R rows. Everything runs in
-    float64 on the host's CPU, in a scope of its own: the importing process keeps its precision and its accelerator."""
+    columns: by symbol, (rows,); losses: (rows,) nats; asked: how much rows count. Shapes: B problems, P coefficients,
+    R rows. Everything runs in float64 on the host's CPU, in a scope of its own: the importing process keeps its
+    precision and its accelerator."""
 
-    def __init__(self, form: Form, columns: Mapping, losses: np.ndarray, objective: Objective):
-        self.form, self.objective = form, objective
+    def __init__(
+        self, form: Form, columns: Mapping, losses: np.ndarray, objective: Objective, asked: RowWeights | None = None
+    ):
+        self.form, self.objective, self.asked = form, objective, asked
         self.columns = tuple(np.asarray(columns[s], np.float64) for s in form.symbols)
         self.losses = np.asarray(losses, np.float64)
         self.target = np.log(self.losses) if objective.space == "log" else self.losses
-        self.weights = objective.row_weights(self.losses)
+        weights, self.widths = None, np.ones(len(self.losses))  # of the Huber loss: δ of each row is δ · width
+        if asked is not None:
+            weights, self.widths = asked.scales(self.losses, objective.space)
+        self.weights = objective.row_weights(self.losses, weights)
 
     def at(self, **changes) -> "Problem":
         """The same rows under another objective; the compiled kernel is shared unless the space changes."""
@@ -86,6 +93,7 @@ class Problem:
             dict(zip(self.form.symbols, self.columns, strict=True)),
             self.losses,
             replace(self.objective, **changes),
+            self.asked,
         )
 
     def thinned(self) -> "Problem":
@@ -95,7 +103,8 @@ class Problem:
             return self
         some = np.sort(np.random.default_rng(0).choice(rows, THINNED, replace=False))
         columns = {s: v[some] for s, v in zip(self.form.symbols, self.columns, strict=True)}
-        return Problem(self.form, columns, self.losses[some], self.objective)
+        asked = None if self.asked is None else self.asked.take(some)
+        return Problem(self.form, columns, self.losses[some], self.objective, asked)
 
     def normal_equations(self, theta_BxP: np.ndarray, weights_BxR: np.ndarray):
         """f (B), gradient (B, P), and two curvatures (B, P, P): of rows within δ, and the majorizer of rows outside."""
@@ -108,7 +117,9 @@ class Problem:
     def _run(self, kernel, theta_BxP, weights):
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
             scalars = np.array([self.objective.huber, self.objective.l1, self.objective.l2])
-            out = kernel(self.form, self.objective.space)(theta_BxP, weights, self.columns, self.target, scalars)
+            out = kernel(self.form, self.objective.space)(
+                theta_BxP, weights, self.columns, self.target, self.widths, scalars
+            )
             return jax.tree.map(np.asarray, out)
 
 
@@ -118,12 +129,12 @@ def _residuals(form: Form, space: str, theta_P, columns, target_R):
     return (jnp.log(loss_R) if space == "log" else loss_R) - target_R
 
 
-def _huber(residual_R, delta):
+def _huber(residual_R, delta_R):
     """ρ, and the two weights of its curvature: 1 within δ (Newton's), δ/|r| outside (of the majorizing quadratic)."""
     size_R = jnp.abs(residual_R)
-    inside_R = size_R <= delta
-    rho_R = jnp.where(inside_R, 0.5 * residual_R**2, delta * (size_R - 0.5 * delta))
-    outside_R = jnp.where(inside_R, 0.0, delta / jnp.where(inside_R, 1.0, size_R))
+    inside_R = size_R <= delta_R
+    rho_R = jnp.where(inside_R, 0.5 * residual_R**2, delta_R * (size_R - 0.5 * delta_R))
+    outside_R = jnp.where(inside_R, 0.0, delta_R / jnp.where(inside_R, 1.0, size_R))
     return rho_R, inside_R.astype(residual_R.dtype), outside_R
 
 
@@ -134,9 +145,9 @@ def _penalty(theta_P, l1, l2):
     return value, l1 * theta_P / size_P + 2 * l2 * theta_P, l1 * _KINK**2 / size_P**3 + 2 * l2
 
 
-def _sum_rows(sums, weight_R, columns, target_R):
-    """sums(weight_R, columns, target_R) over all rows, in chunks where they are many."""
-    rows, given = len(target_R), (weight_R, columns, target_R)
+def _sum_rows(sums, weight_R, columns, target_R, width_R):
+    """sums(weight_R, columns, target_R, width_R) over all rows, in chunks where they are many."""
+    rows, given = len(target_R), (weight_R, columns, target_R, width_R)
     if rows <= WHOLE:
         return sums(*given)
     before = (rows - 1) // CHUNK  # chunks before the last one, which may be shorter
@@ -152,13 +163,13 @@ def _sum_rows(sums, weight_R, columns, target_R):
 def normal_equations_kernel(form: Form, space: str):
     """The compiled function behind `Problem.normal_equations`, each problem with its own weights (B, R)."""
 
-    def one(theta_P, weight_R, columns, target_R, scalars):
+    def one(theta_P, weight_R, columns, target_R, width_R, scalars):
         delta, l1, l2 = scalars
 
-        def sums(weight_R, columns, target_R):
+        def sums(weight_R, columns, target_R, width_R):
             residual_R, push = jax.linearize(lambda t: _residuals(form, space, t, columns, target_R), theta_P)
             jacobian_PxR = jax.vmap(push)(jnp.eye(len(theta_P), dtype=theta_P.dtype))
-            rho_R, inside_R, outside_R = _huber(residual_R, delta)
+            rho_R, inside_R, outside_R = _huber(residual_R, delta * width_R)
             inner_PxR = jacobian_PxR * (weight_R * inside_R)[None, :]
             outer_PxR = jacobian_PxR * (weight_R * outside_R)[None, :]
             return (
@@ -169,7 +180,7 @@ def normal_equations_kernel(form: Form, space: str):
                 outer_PxR @ jacobian_PxR.T,
             )
 
-        total, f, gradient_P, inside_PxP, outside_PxP = _sum_rows(sums, weight_R, columns, target_R)
+        total, f, gradient_P, inside_PxP, outside_PxP = _sum_rows(sums, weight_R, columns, target_R, width_R)
         penalty, slope_P, bend_P = _penalty(theta_P, l1, l2)
         return (
             f + total * penalty,
@@ -178,21 +189,21 @@ def normal_equations_kernel(form: Form, space: str):
             outside_PxP,
         )
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None, None)))
 
 
 @functools.cache
 def values_kernel(form: Form, space: str):
     """The compiled function behind `Problem.values`; all problems share their weights (R)."""
 
-    def one(theta_P, weight_R, columns, target_R, scalars):
+    def one(theta_P, weight_R, columns, target_R, width_R, scalars):
         delta, l1, l2 = scalars
 
-        def sums(weight_R, columns, target_R):
-            rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta)
+        def sums(weight_R, columns, target_R, width_R):
+            rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta * width_R)
             return (weight_R * rho_R).sum(), weight_R.sum()
 
-        f, total = _sum_rows(sums, weight_R, columns, target_R)
+        f, total = _sum_rows(sums, weight_R, columns, target_R, width_R)
         return f + total * _penalty(theta_P, l1, l2)[0]
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(0, None, None, None, None, None)))

@@ -1,18 +1,18 @@
 """Reads and selects the rows that a law is fitted to. No row is dropped silently."""
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from etils import epath
 
-from moe_jax import errors, files
-from moe_jax.laws import expressions, table_checks
+from moe_jax import errors
+from moe_jax.laws import expressions, number_texts, row_weights, table_checks
 from moe_jax.laws.forms import Axes
+from moe_jax.laws.row_weights import RowWeights
+from moe_jax.laws.table_files import flat, read
 from moe_jax.text import count
 
 # Columns of results.csv that are rarely axes of a law but change its coefficients.
@@ -33,6 +33,7 @@ class Rows:
     sources: Mapping[str, str]  # symbol -> the column or expression it was read from
     constants: Mapping[str, object]  # columns outside the law with one value in all rows
     notes: tuple[str, ...] = ()  # sentences: rows left out, columns that vary besides the law's axes
+    weights: RowWeights | None = None  # how much each row counts; None: all the same
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -45,32 +46,19 @@ class Rows:
             losses=self.losses[index],
             names=tuple(self.names[i] for i in index),
             table=self.table.iloc[index],
+            weights=None if self.weights is None else self.weights.take(index),
         )
 
 
 def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFrame, str]:
-    """A table as a DataFrame, read where it is a path, and the SHA-256 of its CSV. Raises UserError as `read`."""
+    """A table as a DataFrame, read where it is a path, and the SHA-256 of its file or of its CSV.
+
+    Raises UserError as table_files.read does, and for two columns of one name."""
     if isinstance(table, str | os.PathLike):
         return read(table)
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
-    return frame, hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
-
-
-def read(path) -> tuple[pd.DataFrame, str]:
-    """A CSV file and the SHA-256 of its bytes. Raises UserError where it is missing or unreadable."""
-    path = epath.Path(path)
-    try:
-        content = files.read_file(path)
-    except (FileNotFoundError, NotADirectoryError) as e:
-        raise errors.UserError(
-            f"there is no results file {path}; `moe-jax collect` writes one, --results names another"
-        ) from e
-    try:
-        table = pd.read_csv(io.BytesIO(content), skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise errors.UserError(f"{path} is not a readable CSV: {str(e).strip()}") from e
-    table_checks.widths(path, content)
-    return table, hashlib.sha256(content).hexdigest()
+    table_checks.one_of_each_name("the table", frame.columns)
+    return flat(frame), hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
 
 
 def select(
@@ -80,37 +68,60 @@ def select(
     columns: Mapping[str, str] | None = None,
     where: str = "",
     best_of: str = "",
+    weighting: str = "",
 ) -> Rows:
     """The rows of `table` that `form` is fitted to: finished runs that meet the condition `where`.
 
     A run is finished if its status is done, or if the table has no status column. columns: a symbol of the form, or the
     name of a new column -> a column or an arithmetic expression (see expressions). best_of: a column, such as
-    learning_rate; each cell keeps the run with the lowest loss. Raises UserError for missing or non-numeric columns,
-    NaN, values ≤ 0, duplicate runs, and implausible units."""
-    table, notes = _finished(table.reset_index(drop=True))
-    table, sources = _with_columns(table, form, columns or {})
-    if where:
-        kept = expressions.mask(table, where)
-        notes.append(f"{count(int((~kept).sum()), 'row')} of {len(table)} left out by --where")
-        table = table[kept].reset_index(drop=True)
-        if table.empty:
-            raise errors.UserError(f"no row meets --where {where!r}: there is nothing to fit")
+    learning_rate; each cell keeps the run with the lowest loss. weighting: as in row_weights, such as "sigma=COLUMN".
+    Raises UserError for missing or non-numeric columns, NaN, values ≤ 0, runs that appear twice after best_of, and
+    implausible units."""
+    table, sources, notes = _asked_for(table, form, columns, where)
     names = _names(table)
+    table = table.reset_index(drop=True)
     axes = {
         s: table_checks.numbers(table, source, names, f"{s} of {form.name}; --columns names another", s in form.shares)
         for s, source in sources.items()
     }
     losses = table_checks.numbers(table, loss, names, "--loss picks the column")
     table_checks.units(axes, losses, loss, sources, names)
-    table_checks.duplicates(table, axes, losses, names)
     rows = Rows(axes, losses, names, table, sources, {})
     if best_of:
         rows, said = _best_of(rows, best_of)
         notes.append(said)
+    table_checks.refuse_repeats(rows.table, rows.names)
+    if said := table_checks.ties(rows.columns, rows.losses, rows.names):
+        notes.append(said)
+    if weighting:
+        rows, said = _weighted(rows, weighting)
+        notes += said
     constants, varying = _columns_beside(rows)
     if varying:
         notes.append(f"{form.name} has no term for columns that vary besides its axes: " + "; ".join(varying))
     return replace(rows, constants=constants, notes=tuple(notes))
+
+
+def groups(
+    table: pd.DataFrame, form: Axes, columns: Mapping[str, str] | None, where: str, by: str
+) -> list[tuple[str, str]]:
+    """(value as a text, `where` for the rows with it) of each value of the column `by`, in the order of the rows.
+
+    Raises UserError where there is no such column, or cells of the rows to be fitted are empty."""
+    table, _, _ = _asked_for(table, form, columns, where)
+    if by not in table.columns or "`" in by:
+        raise errors.UserError(
+            f"there is no column {by!r} (--group_by names it); the columns are {table_checks.listed(table)}"
+        )
+    if (empty := number_texts.is_empty(table[by])).any():
+        raise errors.UserError(
+            f"{by} is empty in {count(int(empty.sum()), 'row')}, first {table_checks.first(_names(table), empty)}: each"
+            " row belongs to a group; --where leaves rows out"
+        )
+    before = f"({where}) and " if where else ""
+    values = [v.item() if isinstance(v, np.generic) else v for v in table[by].unique()]
+    plain = [v if isinstance(v, int | float | str) else str(v) for v in values]
+    return [(str(v), f"{before}`{by}` == " + repr(v).replace("`", "\\x60")) for v in plain]
 
 
 def spread_of_replicates(rows: Rows) -> tuple[float | None, int]:
@@ -127,6 +138,21 @@ def spread_of_replicates(rows: Rows) -> tuple[float | None, int]:
     return float(np.sqrt(sum(((c - c.mean()) ** 2).sum() for c in several) / freedom)), len(several)
 
 
+def _asked_for(
+    table: pd.DataFrame, form: Axes, columns: Mapping[str, str] | None, where: str
+) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """(finished rows that meet `where`, the source of each symbol, sentences); the index counts the rows given."""
+    table, notes = _finished(table.reset_index(drop=True))
+    table, sources = _with_columns(table, form, columns or {})
+    if where:
+        kept = expressions.mask(table, where)
+        notes.append(f"{count(int((~kept).sum()), 'row')} of {len(table)} left out by --where")
+        table = table[kept]
+        if table.empty:
+            raise errors.UserError(f"no row meets --where {where!r}: there is nothing to fit")
+    return table, sources, notes
+
+
 def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if "status" not in table.columns:
         if table.empty:
@@ -140,22 +166,37 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         notes.append(f"{count(int((~done).sum()), 'row')} left out, not done: {said}")
     if not done.any():
         raise errors.UserError("; ".join(["no row is done", *notes]) + ": there is nothing to fit")
-    return table[done].reset_index(drop=True), notes
+    return table[done], notes
 
 
 def _with_columns(table: pd.DataFrame, form: Axes, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table with the columns that `columns` defines, and the source column of each symbol of the form."""
+    """The table with the columns that `columns` defines, and the source column of each symbol of the form.
+
+    A symbol becomes a column too, for later expressions and conditions, unless the table has one of its name."""
     sources = dict(form.columns)
     for name, text in columns.items():
-        plain = text in table.columns
-        values = table[text] if plain else expressions.column(table, text)
-        if name not in form.symbols:
+        values = table[text] if text in table.columns else expressions.column(table, text)
+        if name in form.symbols:
+            sources[name] = text
+            table = table if text in table.columns else table.assign(**{text: values})
+        if name not in form.symbols or name not in table.columns:
             table = table.assign(**{name: values})
-            continue
-        sources[name] = text
-        if not plain:
-            table = table.assign(**{text: values})
     return table, sources
+
+
+def _weighted(rows: Rows, weighting: str) -> tuple[Rows, list[str]]:
+    """The rows with how much each counts, without those of weight zero, and sentences."""
+    kind, column = row_weights.parse(weighting)
+    hint = f"--{kind} names it"
+    values = table_checks.numbers(rows.table, column, rows.names, hint, zero=kind == row_weights.WEIGHTS)
+    said, counted = [], np.flatnonzero(values > 0)
+    if not len(counted):
+        raise errors.UserError(f"{column} is zero in all rows: --weights leaves nothing to fit")
+    if len(counted) < len(rows):
+        said.append(f"{count(len(rows) - len(counted), 'row')} of {len(rows)} left out: {column} is zero")
+    rows, values = rows.take(counted), values[counted]
+    said.append(f"rows are weighted by --{kind}={column}, {values.min():.4g} to {values.max():.4g}")
+    return replace(rows, weights=RowWeights(kind, values)), said
 
 
 def _best_of(rows: Rows, column: str) -> tuple[Rows, str]:
@@ -199,4 +240,4 @@ def _follows(column: str, table: pd.DataFrame, axes: Iterable[str]) -> bool:
 def _names(table: pd.DataFrame) -> tuple[str, ...]:
     if "name" in table.columns:
         return tuple(map(str, table["name"]))
-    return tuple(f"row {i + 1}" for i in range(len(table)))
+    return tuple(f"row {i + 1}" for i in table.index)  # counted in the file, below its header

@@ -107,8 +107,8 @@ def change(column, value, row=7):
         (change("tokens", 20.0), "tokens is 20 in n7: that looks like millions or billions"),
         (change("name", "n6"), "repeat a name, first 'n6': a run counts once"),
         (
-            lambda t: pd.concat([t, t.head(1).assign(name="copy")]),
-            "repeat another's axes, loss and all but its name, first copy",
+            lambda t: pd.concat([t, t.head(1)]).drop(columns="name"),
+            "1 row equal another in all columns, first row 37: a run counts once",
         ),
         (lambda t: t.head(6), "6 rows cannot determine 7 coefficients"),
         (lambda t: t[t.granularity == 4], "granularity has one value only (4), and krajewski2024 needs it to vary"),
