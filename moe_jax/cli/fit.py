@@ -45,8 +45,10 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     from moe_jax.laws import user_file
 
     options = fit_flags.options(flags)
-    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), "law.json")
-    request = _request(flags, results, user_file.find_form(options.law))
+    form = user_file.find_form(options.law)
+    name = "law" if form.quantity == laws.LOSS else form.name  # a law of rates stands beside the law of losses
+    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")
+    request = _request(flags, results, form)
     shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures)
     if shown_before and (before := _fitted_before(out, request)) is not None:
         fit_tables.show_law(before, out)
