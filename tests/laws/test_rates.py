@@ -28,7 +28,10 @@ def planted(form):
     return {name: (PLANTED | signs)[name] for name in form.names}
 
 
-def sweep(form, noise=0.0, seeds=1, factors=2.0 ** np.arange(-3, 4), off=0.2):
+FACTORS = 2.0 ** np.arange(-3, 4)
+
+
+def sweep(form, noise=0.0, seeds=1, factors=FACTORS, off=0.2):
     """Runs of every cell over values tried on a grid around the planted best, which lies `off` steps beside it.
 
     A loss is a parabola in the logarithm of the value."""
@@ -107,7 +110,7 @@ def test_cells_at_an_edge_of_the_values_tried_are_left_out_and_named():
     assert "try larger ones" in said and "7 cells of 12 with a best learning_rate" in said
     assert fitted.law.coefficients == pytest.approx(planted(form), rel=1e-4)
     few = table[(rates > 0.3) & (rates < 1.3)]
-    with pytest.raises(errors.UserError, match="no cell encloses its best learning_rate.*needs three values"):
+    with pytest.raises(errors.UserError, match=r"no cell encloses its best learning_rate.*needs three values"):
         laws.fit(few, law="step_law_lr")
 
 
