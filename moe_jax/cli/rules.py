@@ -63,21 +63,23 @@ def _laws(texts: Sequence[str]) -> "dict[str, tuple[Law, dict[str, str]]]":
             raise UserError(f"--rule={text}: {law.name} gives a loss; a rule needs a law of learning rates or batches")
         if law.form.quantity in found:
             raise UserError(f"--rule={text}: another --rule sets the {law.form.quantity} already")
-        found[law.form.quantity] = law, {"law": law.name, "source": text, "sha256": _sha256(text, law)}
+        source, sha256 = _origin(text, law)
+        found[law.form.quantity] = law, {"law": law.name, "source": source, "sha256": sha256}
     return found
 
 
-def _sha256(text: str, law: "Law") -> str:
-    """Of the law's file; of the formula and coefficients of a published one."""
+def _origin(text: str, law: "Law") -> tuple[str, str]:
+    """(file, or name and published set, of a law; the SHA-256 of the file, or of the formula and coefficients)."""
     from etils import epath
 
     from moe_jax import files
     from moe_jax.laws import user_file
 
     if text.endswith(".json"):
-        return hashlib.sha256(files.read_file(epath.Path(user_file.declare(text)))).hexdigest()
+        return text, hashlib.sha256(files.read_file(epath.Path(user_file.declare(text)))).hexdigest()
+    where = next(k for k, values in law.form.published.items() if values == law.coefficients)
     published = {"law": law.name, "formula": law.form.formula, "coefficients": dict(law.coefficients)}
-    return hashlib.sha256(json.dumps(published, sort_keys=True).encode()).hexdigest()
+    return f"{law.name}:{where}", hashlib.sha256(json.dumps(published, sort_keys=True).encode()).hexdigest()
 
 
 class _Application:
@@ -87,7 +89,7 @@ class _Application:
         self.file, self.field, self.law, self.rule, self.whole_grid = file, field, law, rule, whole_grid
         self.vocab_size = _vocab_size(file)
         self.values: list[float] = []
-        self.beyond: list[dict[str, float]] = []  # of each run outside the law's: column -> how many times
+        self.beyond: list[dict[str, float]] = []  # of each run outside the law's: "above in tokens" -> how many times
         self.differing: dict[str, set] = {}  # column that the law's runs share -> other values here
 
     def apply(self, extrapolate: bool) -> ConfigFile:
@@ -127,7 +129,8 @@ class _Application:
         for column, outside in self.law.outside(columns).items():
             if outside:
                 low, high = self.law.data.range[column]
-                far[column] = columns[column] / high if columns[column] > high else low / columns[column]
+                value = columns[column]
+                far |= {f"above in {column}": value / high} if value > high else {f"below in {column}": low / value}
         if far:
             self.beyond.append(far)
         for column in _SAID:
@@ -136,11 +139,11 @@ class _Application:
                 self.differing.setdefault(column, set()).add(columns[column])
 
     def _how_far(self) -> str:
-        """`6 of 8 runs lie outside the runs of the law: tokens by up to 12 times, …`"""
+        """`6 of 8 runs lie outside those of the law: up to 12 times above in tokens, …`"""
         most: dict[str, float] = {}
         for far in self.beyond:
-            most |= {column: max(times, most.get(column, 0)) for column, times in far.items()}
-        by = ", ".join(f"{column} by up to {times:,.3g} times" for column, times in most.items())
+            most |= {where: max(times, most.get(where, 0)) for where, times in far.items()}
+        by = ", ".join(f"up to {times:,.3g} times {where}" for where, times in most.items())
         return f"{len(self.beyond)} of {count(len(self.values), 'run')} lie outside those of {self.law.name}: {by}"
 
 
