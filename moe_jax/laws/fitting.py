@@ -3,6 +3,8 @@
 fitted = laws.fit("results.csv", law="krajewski2024")
 fitted.law.coefficients["alpha"], fitted.law.intervals["alpha"], fitted.law.identifiability.warnings
 fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})
+
+A law of learning rates or batches is fitted to the best one of each cell (see best_values).
 """
 
 import os
@@ -70,8 +72,7 @@ def fit(
     """Fits a declared form and reports what the data do not determine.
 
     table: a results.csv path, a DataFrame, or a mapping of equal-length columns. law: a form's name, or
-    "FILE.py:NAME" for a form that a file declares (see user_file); one of rates or batches is fitted to the best of
-    each cell (see best_values).
+    "FILE.py:NAME" for a form that a file declares (see user_file).
     columns: a symbol of the form (N), or a new column -> a column or an expression ("`FLOP` / (6 * `Model Size`)").
     where: a condition on rows. best_of: a column, such as learning_rate; each cell keeps its best run.
     fix: coefficients held at a value. start: how many starts (the published coefficients, and points spread over the
