@@ -42,7 +42,7 @@ def best_values(fitted: Fit, labels: Mapping[str, str] | None = None) -> Figure:
         _points(ax, fitted, rows.columns[symbol], errors)
         ax.set(xscale="log", ylim=(-limit, limit), ylabel="ln measured − ln law")
         ax.set_xlabel(words.get(symbol, symbol).replace("$", r"\$"))
-        _sparse_ticks(ax.xaxis)
+        _ticks_of(ax, rows.columns[symbol])
     for unused in others[panels - 1 :]:
         unused.remove()
     handles, names = others[0].get_legend_handles_labels()
@@ -54,6 +54,17 @@ def _points(ax, fitted: Fit, x: np.ndarray, y: np.ndarray) -> None:
     for mask, face, name in ((~fitted.held_out, _BLUE, "cells fitted"), (fitted.held_out, "white", "held out")):
         if mask.any():
             ax.plot(x[mask], y[mask], "o", ms=5, color=_BLUE, mfc=face, label=f"{name} ({mask.sum()})", zorder=3)
+
+
+def _ticks_of(ax, values: np.ndarray) -> None:
+    """Labels at the values where they are few and far apart, as in a grid; else at round numbers."""
+    known = np.unique(values)
+    apart = np.diff(np.log(known))
+    if 1 < len(known) <= 6 and apart.min() > 0.15 * apart.sum():
+        ax.set_xticks(known, [text.short(value) for value in known])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        _sparse_ticks(ax.xaxis)
 
 
 def _sparse_ticks(axis) -> None:
