@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, doctor, plan, predict, sweep, train
+from moe_jax.cli import command, doctor, fit, plan, predict, sweep, train
 from moe_jax.sweep.workdir import Workdir
 
 TINY = "--config=configs/smoke.py:tiny"
@@ -124,6 +124,35 @@ def write_sweep(folder):
     ]
     pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
     return folder / "results.csv"
+
+
+OWN = """
+from moe_jax.laws import declare, exponent, positive, power
+
+@declare(
+    formula="a * d^b", source="this test", columns={"d": "d_model"}, quantity="learning_rate",
+    coefficients={"a": positive(1e-3, 1), "b": exponent(-1, 1)},
+)
+def my_lr(d, a, b):
+    return a * power(d, b)
+"""
+
+
+def test_a_form_of_ones_own_gives_rates(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(laws.forms, "FORMS", dict(laws.FORMS))
+    (tmp_path / "my_law.py").write_text(OWN)
+    rows = [
+        {"d_model": d, "learning_rate": rate, "eval_loss": 2 + math.log(rate * d / 0.2) ** 2}
+        for d in (4, 8, 32)
+        for rate in 0.2 / d * 2.0 ** np.arange(-2, 3)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    flags = ["--workdir", str(tmp_path), "--bootstrap=5", "--starts=4", f"--law={tmp_path}/my_law.py:my_lr"]
+    assert command.run(fit.main, flags) == errors.DONE
+    assert "my_lr: learning_rate = a * d^b" in capsys.readouterr().out
+    laws.forms.FORMS.pop("my_lr")  # as in a new process
+    runs, _ = planned(tmp_path, capsys, f"--rule={tmp_path}/my_law.py:{tmp_path}/my_lr.json")
+    assert {run["d_model"]: run["learning_rate"] for run in runs} == {8: 0.025, 16: 0.0125}
 
 
 def test_other_verbs_take_no_law_of_rates(rates, capsys):

@@ -159,7 +159,12 @@ def test_a_law_of_rates_is_kept_and_is_no_law_of_losses(tmp_path):
     again, held_out = laws.rows_of(law, table)
     np.testing.assert_array_equal(again.losses, fitted.rows.losses)
     assert not held_out.any()
-    for use in (lambda: law.loss_at({"N": 1e8, "D": 1e10}), lambda: laws.find(str(tmp_path / "rates.json"))):
+    uses = (
+        lambda: law.loss_at({"N": 1e8, "D": 1e10}),
+        lambda: laws.find(str(tmp_path / "rates.json")),
+        lambda: laws.Planner(law),
+    )
+    for use in uses:
         with pytest.raises(errors.UserError, match="step_law_lr gives a learning rate, where a loss, nats per token"):
             use()
     with pytest.raises(errors.UserError, match="keeps one run of each cell"):
