@@ -160,10 +160,10 @@ def test_other_verbs_take_no_law_of_rates(rates, capsys):
     assert "step_law_lr gives a learning rate, where a loss" in capsys.readouterr().err
 
 
-def test_training_by_a_rule(tmp_path, capsys, byte_store, rates):
+def test_training_by_a_rule(tmp_path, capsys, words_store, rates):
     """The run's record names the law; another law is another config; a sweep's own runs need no rule."""
     work = tmp_path / "w"
-    store = f"--config.data.store={byte_store}"
+    store = f"--config.data.store={words_store}"
     smallest = [TINY, store, "--config.train.tokens=2048", "--config.model.d_model=8", f"--workdir={work}"]
     assert train.main([*smallest, f"--rule={rates}"]) == errors.DONE
     assert f"optim.learning_rate by step_law_lr ({rates})" in capsys.readouterr().out
@@ -185,11 +185,11 @@ def test_training_by_a_rule(tmp_path, capsys, byte_store, rates):
     assert train.main([*smallest, f"--rule={rates}"]) == errors.DONE  # it is done already
 
 
-def test_a_sweep_keeps_the_rule_and_refuses_another(tmp_path, capsys, byte_store, rates, monkeypatch):
+def test_a_sweep_keeps_the_rule_and_refuses_another(tmp_path, capsys, words_store, rates, monkeypatch):
     started = []
     monkeypatch.setattr("moe_jax.sweep.launchers.local_jobs.LocalJobs.train", lambda jobs: started.append(jobs) or [])
     monkeypatch.setattr(sweep, "conclude", lambda *_: errors.DONE)
-    flags = [TINY, f"--config.data.store={byte_store}", f"--workdir={tmp_path / 'w'}"]
+    flags = [TINY, f"--config.data.store={words_store}", f"--workdir={tmp_path / 'w'}"]
     assert sweep.main([*flags, f"--rule={rates}"]) == errors.DONE
     assert "over 8 runs" in capsys.readouterr().out and len(started) == 1
     manifest = Workdir(str(tmp_path / "w")).existing_manifest()
