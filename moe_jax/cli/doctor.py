@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moe_jax import errors, text
-from moe_jax.cli import command
+from moe_jax.cli import command, rules
 from moe_jax.config import config_file
 from moe_jax.sweep.launchers import registry
 
@@ -28,13 +28,14 @@ def main(argv: Sequence[str]) -> int:
         "--launcher", choices=tuple(registry.MODULES),
         help="check its clients; without it, a missing client is only a warning",
     )  # fmt: skip
+    rules.add_flags(parser)
     parser.epilog = config_file.HELP
     flags = parser.parse_args(others)
 
     from moe_jax.cli.checks import clients, machine, sweep, worst
 
     found = [*machine.findings(flags.launcher)]
-    found += sweep.findings(config_args, flags.workdir, flags.launcher)
+    found += sweep.findings(config_args, flags.workdir, flags.launcher, lambda args: rules.load(args, flags))
     if flags.launcher != "local":
         found += clients.findings(flags.launcher)
     _show(found)

@@ -48,8 +48,10 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     from moe_jax.laws import user_file
 
     options = fit_flags.options(flags)
-    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), "law.json")
-    request = _request(flags, results, user_file.find_form(options.law))
+    form = user_file.find_form(options.law)
+    name = "law" if form.quantity == laws.LOSS else form.name  # a law of rates stands beside the law of losses
+    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")
+    request = _request(flags, results, form)
     shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures)
     if shown_before and (before := _fitted_before(out, request)) is not None:
         fit_tables.show_law(before, out)
@@ -63,12 +65,20 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     with outputs.writing(out, "--out"):
         fitted.law.save(out, request=request)
     fit_tables.show_law(fitted.law, out)
-    figures = {"fit": lambda: laws.plots.fit(fitted)} | _profiles(fitted, flags.profile)
+    figures = {"fit": lambda: _figure(fitted)} | _profiles(fitted, flags.profile)
     if flags.leverage:
         fit_tables.show_leverage(laws.leverage(fitted), flags.leverage)
     if flags.compare:
         _compare(results, flags.compare.split(","), options)
     return figures
+
+
+def _figure(fitted):
+    """The law against what it was fitted to: losses, or best values."""
+    from moe_jax import laws
+    from moe_jax.laws import rate_figure
+
+    return laws.plots.fit(fitted) if fitted.law.form.quantity == laws.LOSS else rate_figure.best_values(fitted)
 
 
 def _profiles(fitted, names: str) -> dict[str, Callable]:

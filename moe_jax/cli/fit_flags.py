@@ -16,6 +16,7 @@ _DESCRIPTION = """Fits a scaling law to final losses and reports which coefficie
   moe-jax fit --results runs.csv --law my_law.py:my_law    a law declared in a file of your own
   moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective
   moe-jax fit --results runs.parquet --group_by dataset    a law for each dataset, and their coefficients in one table
+  moe-jax fit --workdir W --law step_law_lr                the best learning rate of each cell: W/step_law_lr.json
   moe-jax fit --workdir W --law isoflop_parabolas          N*(C), D*(C) through the minima of each budget's parabola
   moe-jax fit --workdir W --law isoflop_surface            loss over N and sparsity, a surface for each budget"""
 
@@ -46,7 +47,7 @@ def _add_files(p: argparse.ArgumentParser) -> None:
     results = "table with a row for each run: CSV, TSV, `;`-separated, JSON lines or Parquet, also .gz or .zst;"
     add("--results", help=f"{results} where it has a status column, only rows that are done are used")
     add("--law", help="a law (default krajewski2024, or the preset's), an isoflop_…, or FILE.py:NAME")
-    add("--out", help="the law's file (default: law.json beside the results; isoflop_….json)")
+    add("--out", help="the law's file (default: law.json beside the results; step_law_lr.json, isoflop_….json)")
     losses = "column of the loss, nats per token (default %(default)s); several: a law for each"
     add("--loss", default="eval_loss", metavar="COLUMN,…", help=losses)
     add("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
@@ -105,14 +106,16 @@ class Options:
 def options(flags: argparse.Namespace) -> Options:
     """The options of laws.fit. Raises UserError for a flag that cannot be read."""
     from moe_jax import laws
-    from moe_jax.laws import presets
+    from moe_jax.laws import fitting, presets, user_file
 
     _refuse_above_most("bootstrap", flags.bootstrap)
     preset = presets.preset(flags.preset) if flags.preset else None
+    law = flags.law or (preset.law if preset else "krajewski2024")
+    form = user_file.find_form(law)
     shared = rows(flags) | {
         "weights": flags.weights,
         "sigma": flags.sigma,
-        "objective": _objective(flags, preset.objective if preset else laws.Objective()),
+        "objective": _objective(flags, preset.objective if preset else fitting.default_objective(form)),
         "split": laws.Split(
             drop=_rule(flags.drop, preset.drop if preset else ""),
             holdout=_rule(flags.holdout, preset.holdout if preset else ""),
@@ -126,7 +129,7 @@ def options(flags: argparse.Namespace) -> Options:
         ),
     }
     return Options(
-        law=flags.law or (preset.law if preset else "krajewski2024"),
+        law=law,
         fix={**(preset.fix if preset else {}), **_fixed(flags.fix)},
         start=_start(flags.starts, preset),
         shared=shared,

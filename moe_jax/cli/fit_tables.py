@@ -15,10 +15,12 @@ def show_law(law, out) -> None:
         value, interval, remark = coefficient_cells(law, name)
         rows.append((name, value, interval, f"{printed[name]:.5g}" if printed else "–", remark))
     N = f"N is {data.columns['N']}; " if "N" in data.columns else ""
-    print(f"{law.name}: L = {law.form.formula}    ({N}{text_lib.count(data.n_fit, 'run')} fitted)")
+    is_loss = law.form.quantity == "loss"
+    fitted = text_lib.count(data.n_fit, "run" if is_loss else "cell")
+    print(f"{law.name}: {'L' if is_loss else law.form.quantity} = {law.form.formula}    ({N}{fitted} fitted)")
     tables.show(tables.Table(("", ">value", f"{law.level:.0%} interval", f">published: {where}", ""), rows))
     e = law.errors
-    line = f"RMSE {e['rmse_fit']:.4f} nats"
+    line = f"RMSE {e['rmse_fit']:.4f} {'nats' if is_loss else f'of ln {law.form.quantity}'}"
     if data.n_holdout:
         line += f" · held out ({text_lib.count(data.n_holdout, 'run')}) {e['rmse_holdout']:.4f}"
     if "noise" in e:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from moe_jax import errors
-from moe_jax.cli import command, outputs
+from moe_jax.cli import command, outputs, rules
 from moe_jax.config import config_file
 from moe_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.plan.rows import Rates, plan_rows
     from moe_jax.sweep.planned_grid import plan_grid
 
-    file = config_file.load(config_args)
+    file = rules.load(config_args, flags)
     grid = plan_grid(file, store_required=False)
     if flags.only:
         grid = grid.only(flags.only)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             rows = grid_forecast.add_forecasts(rows, grid.runs, _target(flags), rates, jobs=flags.jobs)
     tables.show(plan_table.plan_table(rows, rates))
-    print("\n".join([*plan_table.plan_sentences(rows, rates, grid), *file.refused]))
+    print("\n".join([*plan_table.plan_sentences(rows, rates, grid), *file.remarks]))
     if flags.out or flags.workdir:
         _write(flags, rows, grid)
     if missing:
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--workdir", metavar="W", help="write W/plan.json")
     parser.add_argument("--out", metavar="FILE", help="write the plan to FILE instead")
+    rules.add_flags(parser)
     _add_slice_flags(parser.add_argument_group("TPU slices"))
     parser.epilog = config_file.HELP
     return parser

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moe_jax import errors
-from moe_jax.cli import command
+from moe_jax.cli import command, rules
 from moe_jax.config import config_file
 from moe_jax.errors import Stopped, UserError
 from moe_jax.sweep.launchers import registry, restarts
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     flags = _parse(others)
     if flags.max_restarts < 0:
         raise UserError(f"--max_restarts={flags.max_restarts}: must not be negative")
-    file = config_file.load(config_args)
+    file = rules.load(config_args, flags)
 
     from moe_jax import files
     from moe_jax.sweep.workdir import Workdir
@@ -60,6 +60,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"--launcher: give one of {', '.join(registry.MODULES)}")
     parser = command.parser("submit", DESCRIPTION, parents=[choice])
     _add_common_flags(parser)
+    rules.add_flags(parser)
     if name is not None:
         group = parser.add_argument_group(name, "arguments after -- are passed on to its client")
         registry.launcher_module(name).add_flags(group)
@@ -108,7 +109,7 @@ def _submit(file: "ConfigFile", workdir: "Workdir", launcher: "Launcher", flags:
     if not flags.dry_run:
         view = LauncherView(launcher.address, launcher.find_lost, launcher.runs_here)
     selection = select_jobs(workdir, manifest, records.newest(), request, view)
-    for sentence in [*file.refused, *selection.left_alone, *selection.damaged]:
+    for sentence in [*file.remarks, *selection.left_alone, *selection.damaged]:
         say(sentence)
     if not selection.submissions:
         say("there is nothing to " + ("train here" if launcher.runs_here else "submit"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moe_jax import errors
-from moe_jax.cli import command
+from moe_jax.cli import command, rules
 from moe_jax.config import config_file
 from moe_jax.errors import UserError
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
         "--rerun", action="append", default=[], metavar="NAME",
         help="move the run's folder aside and train it again; the same command given again goes on with it",
     )  # fmt: skip
+    rules.add_flags(parser)
     parser.epilog = config_file.HELP
     flags = parser.parse_args(others)
     if flags.jobs < 1:
@@ -37,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax.sweep.launchers.local_jobs import LocalJobs
     from moe_jax.sweep.workdir import Workdir
 
-    file = config_file.load(config_args)
+    file = rules.load(config_args, flags)
     workdir = Workdir(flags.workdir)
     began = time.monotonic()
     manifest, _, _ = from_config.enter(file, workdir, whole_grid=True)
-    if file.refused:
-        print("\n".join(file.refused))
+    if file.remarks:
+        print("\n".join(file.remarks))
     for name in flags.rerun:
         if name not in {run.name for run in manifest.runs}:
             raise UserError(f"--rerun={name}: the sweep has no such run; moe-jax status lists them")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moe_jax import errors
-from moe_jax.cli import command
+from moe_jax.cli import command, rules
 from moe_jax.config import config_file
 from moe_jax.errors import UserError
 
@@ -34,17 +34,19 @@ def main(argv: Sequence[str], programs: "Programs | None" = None) -> int:
     from moe_jax.training import processes
 
     workdir = Workdir(flags.workdir)
-    file = config_file.load(config_args) if config_args else None
+    file = rules.load(config_args, flags, whole_grid=False) if config_args else None
     asked = from_config.entered_before(file, workdir) if file else _runs(workdir.existing_manifest(), flags)
     if results := _finished(workdir, asked):
         return _end(results)
     processes.join(
         flags.coordinator, flags.num_processes, flags.process_id, flags.multihost, flags.distributed_heartbeat_seconds
     )
-    processes.check_same(" ".join(config_args) or flags.run or flags.trunk or flags.pack)
+    processes.check_same(" ".join([*config_args, *flags.rule]) or flags.run or flags.trunk or flags.pack)
     if file:
         manifest, runs, store = from_config.enter(file, workdir, whole_grid=False, writes=processes.is_first())
         runs = [manifest.run(runs[0].name)]
+        if file.said and processes.is_first():
+            print("\n".join(file.said))
     else:
         manifest = workdir.existing_manifest()
         runs, store = _runs(manifest, flags), from_config.reopen_store(manifest)
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stop_with_parent", action="store_true",
         help="save and stop when standard input, a pipe, is closed (sweep sets this)",
     )  # fmt: skip
+    rules.add_flags(parser)
     _add_process_flags(parser)
     parser.epilog = config_file.HELP
     return parser
@@ -139,6 +142,8 @@ def _check(flags: argparse.Namespace, config_args: Sequence[str]) -> None:
             "give a config file (--config=configs/smoke.py), or a run (--run=NAME), a trunk (--trunk=NAME) or a pack "
             "(--pack=NAME) of the workdir's sweep"
         )
+    if (flags.rule or flags.extrapolate) and not config_args:
+        raise UserError("--rule: concerns a --config; the runs of a sweep have their values already")
     if not 0 < flags.heartbeat_seconds <= 3600:
         raise UserError(f"--heartbeat_seconds={flags.heartbeat_seconds:g}: must be above 0 and at most 3600")
     if flags.branches and not flags.trunk:

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.util
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ class ConfigFile:
     overrides: tuple[str, ...]  # --config.x=y flags, as given
     base: config_dict.FrozenConfigDict  # get_config's, with the command line's values
     cells: list[Cell] | None  # get_grid's; None: the file has no grid
+    # A field that the command line sets by a rule -> what the rule is: its law and that law's SHA-256 (cli/rules.py).
+    rules: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    said: tuple[str, ...] = ()  # sentences about what the rules set
 
     @property
     def config(self) -> schema.Config:
@@ -53,6 +56,32 @@ class ConfigFile:
             self, overrides=(*self.overrides, *overrides), base=config_dict.FrozenConfigDict(base)
         )
 
+    def with_rule(
+        self, field: str, value: Callable[[schema.Config], Any], rule: Mapping[str, str], *, whole_grid: bool
+    ) -> "ConfigFile":
+        """This file with a field set by a rule on each run's config: in every cell of its grid; with
+        `whole_grid=False`, or without a grid, in the config itself. Raises UserError where the grid or the command line
+        sets the field as well."""
+        if any(override.removeprefix("--config.").partition("=")[0] == field for override in self.overrides):
+            raise UserError(f"--config.{field}: is given, and {rule['law']} sets it too; give one of them")
+        rules = {**self.rules, field: dict(rule)}
+        if self.cells is None or not whole_grid:
+            base = config_dict.ConfigDict(self.base)
+            *groups, last = field.split(".")
+            group = base
+            for part in groups:
+                group = group[part]
+            with group.ignore_type():
+                group[last] = value(self.config)
+            return dataclasses.replace(self, base=config_dict.FrozenConfigDict(base), rules=rules)
+        if any(field in cell.overrides for cell in self.cells if cell.refused is None):
+            raise UserError(
+                f"--config={self.spec}: its grid sets {field}, and {rule['law']} would set it too; take a variant whose"
+                " grid does not, or leave the rule out"
+            )
+        cells = grid.rule(self.base.to_dict(), self.cells, field, lambda config, _: value(config))
+        return dataclasses.replace(self, cells=cells, rules=rules)
+
     def check_overrides(self) -> None:
         """Raises UserError where the command line gives a value that every cell of the grid replaces."""
         cells = [cell for cell in self.cells or () if cell.refused is None]
@@ -67,6 +96,11 @@ class ConfigFile:
     def refused(self) -> list[str]:
         """One sentence for each reason why cells of the grid are not to be run."""
         return grid.refusals(self.cells or ())
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the rules set, and what of the grid is not to be run."""
+        return [*self.said, *self.refused]
 
     @property
     def flags(self) -> str:

@@ -80,8 +80,8 @@ def leverage(fitted: Fit) -> pd.DataFrame:
     free = np.array([k not in law.fixed_coefficients for k in form.names])
     best = form.inner(law.coefficients)
     others = identifiability.without_each(problem, best, free)
-    predicted = form.loss(rows.columns, law.coefficients)
-    without = (form.loss(rows.columns, form.outer(theta)) for theta in others)
+    predicted = form.as_errors(form.loss(rows.columns, law.coefficients))
+    without = (form.as_errors(form.loss(rows.columns, form.outer(theta))) for theta in others)
     shift = np.array([np.sqrt(((losses - predicted) ** 2).mean()) for losses in without])
     half = np.full(len(form.names), np.nan)
     for i, k in enumerate(form.names):
@@ -96,7 +96,7 @@ def leverage(fitted: Fit) -> pd.DataFrame:
             "shift": shift / max(law.errors["rmse_fit"], 1e-300),
             "coefficient": np.array(form.names)[most],
             "moved": moved[np.arange(len(rows)), most],
-            "residual": rows.losses - predicted,
+            "residual": form.as_errors(rows.losses) - predicted,
         }
     )
     return table.sort_values("shift", ascending=False, ignore_index=True)

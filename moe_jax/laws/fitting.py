@@ -3,6 +3,8 @@
 fitted = laws.fit("results.csv", law="krajewski2024")
 fitted.law.coefficients["alpha"], fitted.law.intervals["alpha"], fitted.law.identifiability.warnings
 fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})
+
+A law of learning rates or batches is fitted to the best one of each cell (see best_values).
 """
 
 import os
@@ -14,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, row_weights, starts, user_file
+from moe_jax.laws import best_values, identifiability, limits, row_weights, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
-from moe_jax.laws.forms import Form
+from moe_jax.laws.forms import LOSS, Form
 from moe_jax.laws.intervals import central
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
 from moe_jax.laws.levenberg_marquardt import search
@@ -81,11 +83,11 @@ def fit(
     Resampling(samples=0) for none. progress: is called with a stage, and how many of its parts are done, of how many.
     The result is a function of the arguments alone: all randomness has a fixed seed. Raises errors.UserError, one
     sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows."""
-    form, objective, split = user_file.find_form(law), objective or Objective(), split or Split()
-    fix, resampling = dict(fix or {}), resampling or Resampling()
+    form, split, fix = user_file.find_form(law), split or Split(), dict(fix or {})
+    objective, resampling = objective or default_objective(form), resampling or Resampling()
     frame, digest = load(table)
     weighting = row_weights.of_options(weights, sigma)
-    rows, held_out, dropped = split.apply(select(frame, form, loss, columns, where, best_of, weighting))
+    rows, held_out, dropped = split.apply(_rows(frame, form, loss, columns, where, best_of, weighting))
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
@@ -105,7 +107,7 @@ def fit(
         intervals=central(samples, resampling.level),
         level=resampling.level,
         samples=samples,
-        errors=_errors(rows, predicted, held_out),
+        errors=_errors(form, rows, predicted, held_out),
         data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest, weighting),
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
     )
@@ -149,9 +151,27 @@ def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
     asked = law.data.selection
     if not asked:
         raise errors.UserError(f"{law.name} has published coefficients; it was not fitted to rows")
-    rows = select(table, law.form, law.data.loss, asked["columns"], asked["where"], asked["best_of"], law.data.weights)
+    rows = _rows(table, law.form, law.data.loss, asked["columns"], asked["where"], asked["best_of"], law.data.weights)
     rows, held_out, _ = Split(drop=asked["drop"], holdout=asked["holdout"]).apply(rows)
     return rows, held_out
+
+
+def default_objective(form: Form) -> Objective:
+    """The objective of a fit that names none: least squares of logarithms for rates and batches, Huber's for losses."""
+    return Objective() if form.quantity == LOSS else Objective(huber=np.inf)
+
+
+def _rows(
+    table: pd.DataFrame, form: Form, loss: str, columns: Mapping | None, where: str, best_of: str, weighting: str
+) -> Rows:
+    """The rows that a form is fitted to: runs, or for a law of rates or batches the best value of each cell."""
+    if form.quantity == LOSS:
+        return select(table, form, loss, columns, where, best_of, weighting)
+    if weighting:
+        raise errors.UserError(f"{weighting} weighs runs, and {form.name} is fitted to the best value of each cell")
+    if best_of:
+        raise errors.UserError(f"--best-of {best_of} keeps one run of each cell, and {form.name} needs them all")
+    return best_values.of_cells(select(table, form, loss, columns, where), form)
 
 
 def _free(form: Form, fix: Mapping[str, float]) -> np.ndarray:
@@ -196,18 +216,18 @@ def _refuse_infinite(value: float, form: Form, begun: int) -> None:
         )
 
 
-def _errors(rows: Rows, predicted: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
-    """Errors of the law in nats. rmse_…: root mean squares; noise: the scatter of replicated cells, below which no law
-    gets."""
+def _errors(form: Form, rows: Rows, predicted: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
+    """Errors of the law in nats, or in logarithms (Form.as_errors). rmse_…: root mean squares; noise: the scatter of
+    replicated cells, below which no law gets."""
 
     def rms(r):
         return float(np.sqrt(np.mean(r**2)))
 
-    residuals = rows.losses - predicted
+    residuals = form.as_errors(rows.losses) - form.as_errors(predicted)
     out = {"rmse_fit": rms(residuals[~held_out]), "max_fit": float(np.abs(residuals[~held_out]).max())}
     if held_out.any():
         out |= {"rmse_holdout": rms(residuals[held_out]), "mean_holdout": float(residuals[held_out].mean())}
-    noise, cells = spread_of_replicates(rows)
+    noise, cells = spread_of_replicates(replace(rows, losses=form.as_errors(rows.losses)))
     if noise is not None:
         out |= {"noise": noise, "replicated_cells": cells}
     return out

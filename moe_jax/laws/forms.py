@@ -76,6 +76,11 @@ def exponent(low: float = 0.05, high: float = 0.8, bounds: tuple[float, float] =
     return Coefficient(False, (low, high), bounds)
 
 
+LOSS = "loss"
+TUNED = ("learning_rate", "batch_tokens")  # columns of results.csv; a law for one gives its best value
+QUANTITIES = {LOSS: "a loss, nats per token", "learning_rate": "a learning rate", "batch_tokens": "a batch, tokens"}
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Axes:
     """The columns of a law: symbol (N, D, G, …) -> column of results.csv."""
@@ -83,6 +88,7 @@ class Axes:
     name: str
     columns: Mapping[str, str]
     shares: frozenset[str] = frozenset()  # symbols with values in [0, 1), as sparsity; all others are above zero
+    quantity: str = LOSS  # what the function gives: QUANTITIES
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -99,7 +105,7 @@ class SourceFile:
 
 @dataclass(frozen=True, eq=False, kw_only=True)  # compared by identity: compiled kernels are cached by form
 class Form(Axes):
-    """A declared law. Its function takes the symbols, then the coefficients, and gives nats per token."""
+    """A declared law. Its function takes the symbols, then the coefficients, and gives the law's quantity."""
 
     function: Callable
     formula: str  # the right-hand side for people, equal to the function (tested); definitions follow a semicolon
@@ -118,11 +124,15 @@ class Form(Axes):
         return tuple(self.coefficients)
 
     def loss(self, columns: Mapping[str, np.ndarray], coefficients: Mapping[str, float]) -> np.ndarray:
-        """Nats per token, float64. columns: by symbol; all arrays broadcast against each other."""
+        """The law's quantity (nats per token of a law for losses), float64. columns: by symbol, broadcast."""
         given = [np.asarray(columns[s], np.float64) for s in self.symbols]
         given += [np.asarray(coefficients[k], np.float64) for k in self.names]
         with np.errstate(over="ignore"):
             return np.asarray(self.function(*given))
+
+    def as_errors(self, values: np.ndarray) -> np.ndarray:
+        """Values of the law's quantity as their errors are stated: losses in nats, rates and batches as logarithms."""
+        return values if self.quantity == LOSS else np.log(values)
 
     def inner(self, coefficients: Mapping[str, float]) -> np.ndarray:
         """Coefficients by name -> the optimiser's vector (coefficients,), in the order of declaration."""
@@ -153,12 +163,15 @@ def declare(
     cost: str | None = None,
     holds_at: Mapping[str, Mapping[str, float]] | None = None,
     shares: Iterable[str] = (),
+    quantity: str = LOSS,
 ) -> Callable[[Callable], Callable]:
     """Registers the decorated function as a form under its own name; arguments as the fields of Form.
 
     Its parameters are the symbols and then the coefficients; one trailing underscore is allowed (lambda_). Raises
-    ValueError where they are not, or where a published set has other coefficients."""
+    ValueError where they are not, where a published set has other coefficients, or for an unknown quantity."""
     published = published or {}
+    if quantity not in QUANTITIES:
+        raise ValueError(f"quantity is {quantity!r}, must be one of {', '.join(QUANTITIES)}")
 
     def register(function: Callable) -> Callable:
         asked = [p.removesuffix("_") for p in inspect.signature(function).parameters]
@@ -174,6 +187,7 @@ def declare(
             name=function.__name__,
             columns=columns,
             shares=frozenset(shares),
+            quantity=quantity,
             function=function,
             formula=formula,
             coefficients=coefficients,

@@ -55,8 +55,8 @@ class Law:
     """A form with its coefficients, and everything that tells how reliable they are.
 
     intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient.
-    fixed_coefficients: held at a value by the user, not fitted. errors: nats; rmse_fit and max_fit, rmse_holdout where
-    rows were held out, noise where cells were replicated."""
+    fixed_coefficients: held at a value by the user, not fitted. errors: nats, or those of the logarithm of a
+    rate or a batch; rmse_fit and max_fit, rmse_holdout where rows were held out, noise where cells were replicated."""
 
     form: Form
     coefficients: Mapping[str, float]
@@ -101,11 +101,24 @@ class Law:
         }
 
     def loss_at(self, table: Mapping) -> np.ndarray:
-        """The law's loss, nats per token; table as for `axes`, arrays broadcast."""
+        """The law's loss, nats per token; table as for `axes`, arrays broadcast. Raises UserError for a law of another
+        quantity."""
+        return self.require(forms.LOSS).value_at(table)
+
+    def value_at(self, table: Mapping) -> np.ndarray:
+        """The law's quantity (form.quantity); table as for `axes`, arrays broadcast."""
         return self.form.loss(self.axes(table), self.coefficients)
 
+    def require(self, quantity: str) -> "Law":
+        """The law itself. Raises UserError where it is one of another quantity."""
+        if self.form.quantity != quantity:
+            found, asked = forms.QUANTITIES[self.form.quantity], forms.QUANTITIES[quantity]
+            use = "" if self.form.quantity == forms.LOSS else "; --rule of plan, sweep, submit and train takes it"
+            raise errors.UserError(f"{self.name} gives {found}, where {asked} is needed{use}")
+        return self
+
     def predict(self, table: Mapping, level: float | None = None, residual: bool = False):
-        """(value, low, high) in nats per token, each of the broadcast shape of the columns.
+        """(value, low, high) of the law's quantity (nats per token), each of the broadcast shape of the columns.
 
         table: a DataFrame or a mapping of arrays or numbers, by symbol (N, D, G) or by results column. The interval is
         the central `level` (default: the law's) of the bootstrap samples' predictions: where the law lies. With
@@ -121,13 +134,15 @@ class Law:
         )
         if residual:
             scatter = np.random.default_rng(0).standard_normal((len(spread),) + (1,) * value.ndim)
-            spread = spread + self.errors["rmse_fit"] * scatter
+            scatter = self.errors["rmse_fit"] * scatter
+            spread = spread + scatter if self.form.quantity == forms.LOSS else spread * np.exp(scatter)
         low, high = np.quantile(spread, tails(level), axis=0)
         return value, low, high
 
     def to_json(self) -> dict:
         """What law.json holds; the bootstrap samples lie beside it."""
         stored = {"law": self.name, "formula": self.form.formula, "cost": self.form.cost}
+        stored["quantity"] = self.form.quantity
         if self.form.file is not None:
             stored["declared_in"] = {"file": self.form.file.path, "sha256": self.form.file.sha256}
         for key, (group, name) in _KEYS.items():
@@ -231,10 +246,16 @@ def published(name: str, where: str | None = None) -> Law:
     return Law(form=form, coefficients=form.published[where], data=data)
 
 
-def find(text: str) -> Law:
+def find(text: str, quantity: str | None = forms.LOSS) -> Law:
     """A law by its file or its name: "W/law.json", "krajewski2024", "krajewski2024:E=16, Table 8".
 
-    "FILE.py:" before either runs a file that declares the form. Raises UserError where there is no such law."""
+    "FILE.py:" before either runs a file that declares the form. quantity: what the law must give; None: any. Raises
+    UserError where there is no such law."""
+    law = _find(text)
+    return law if quantity is None else law.require(quantity)
+
+
+def _find(text: str) -> Law:
     text = user_file.declare(text)
     name, _, where = text.partition(":")
     if name in forms.FORMS:

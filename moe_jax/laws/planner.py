@@ -17,6 +17,7 @@ import numpy as np
 from moe_jax import errors
 from moe_jax.flops import FORMULAS
 from moe_jax.laws.choices import Choices, Experts, Limits
+from moe_jax.laws.forms import LOSS
 from moe_jax.laws.intervals import central, tails
 from moe_jax.laws.law import Law
 from moe_jax.laws.shapes import Shape
@@ -52,8 +53,8 @@ class _Found:
 class Planner:
     """Plans training runs under one law, for one family of models.
 
-    cost: a FLOP formula (flops.FORMULAS); default the law's own, else 6ND. Raises UserError for a law without N and D,
-    an unknown formula, or choices that the law cannot be asked about."""
+    cost: a FLOP formula (flops.FORMULAS); default the law's own, else 6ND. Raises UserError for a law without N and D
+    or of another quantity, an unknown formula, or choices that the law cannot be asked about."""
 
     law: Law
     cost: str | None = None
@@ -63,6 +64,7 @@ class Planner:
     experts: Experts = field(init=False, repr=False)  # what the choices are under this law
 
     def __post_init__(self):
+        self.law.require(LOSS)
         if missing := [s for s in "ND" if s not in self.law.form.symbols]:
             raise errors.UserError(f"{self.law.name} has no {missing[0]}: it cannot plan a budget")
         object.__setattr__(self, "cost", self.cost or self.law.form.cost or "flops_6nd")

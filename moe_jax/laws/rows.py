@@ -96,7 +96,7 @@ def select(
     if weighting:
         rows, said = _weighted(rows, weighting)
         notes += said
-    constants, varying = _columns_beside(rows)
+    constants, varying = _columns_beside(rows, form.quantity)
     if varying:
         notes.append(f"{form.name} has no term for columns that vary besides its axes: " + "; ".join(varying))
     return replace(rows, constants=constants, notes=tuple(notes))
@@ -215,10 +215,11 @@ def _best_of(rows: Rows, column: str) -> tuple[Rows, str]:
     return rows.take(best), said
 
 
-def _columns_beside(rows: Rows) -> tuple[dict[str, object], list[str]]:
-    """The columns of CONTEXT with one value, and descriptions of those that vary independently of the law's axes."""
+def _columns_beside(rows: Rows, quantity: str) -> tuple[dict[str, object], list[str]]:
+    """The columns of CONTEXT with one value, and descriptions of those that vary independently of the law's axes and
+    of its quantity."""
     constants, varying = {}, []
-    axes = set(rows.sources.values())
+    axes = {*rows.sources.values(), quantity}
     for column in CONTEXT:
         if column not in rows.table.columns or column in axes:
             continue

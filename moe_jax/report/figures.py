@@ -104,6 +104,14 @@ def fit_against_data(fit: "Fit", labels: Mapping[str, str] | None = None) -> Fig
         return laws.plots.fit(fit, labels)
 
 
+def best_values(fit: "Fit") -> Figure:
+    """laws.rate_figure.best_values in the report's style."""
+    from moe_jax.laws import rate_figure
+
+    with style():
+        return rate_figure.best_values(fit)
+
+
 def predictions(checked: "Sequence[CheckedPrediction]") -> Figure:
     """Measured minus predicted loss of each finished run against its predicted loss, with the predicted interval.
 

@@ -43,8 +43,9 @@ def check(path: epath.Path, results_csv: bytes) -> CheckedLaw | None:
             "The law was fitted to another results.csv than these runs give now; run moe-jax collect and moe-jax fit to"
             " update it."
         )
-    drawable = law.data.loss == "eval_loss" and set(law.data.columns.values()) <= set(COLUMNS)
-    if not drawable:
+    of_losses = law.form.quantity == laws.LOSS
+    drawable = of_losses and law.data.loss == "eval_loss" and set(law.data.columns.values()) <= set(COLUMNS)
+    if of_losses and not drawable:
         axes = ", ".join(f"{symbol} = {column}" for symbol, column in law.data.columns.items())
         remarks.append(f"The law gives {law.data.loss} over {axes}, so it is not drawn through the held-out losses.")
     fit = None
@@ -62,4 +63,4 @@ def _fit_of(law: "Law", results_csv: bytes) -> "Fit":
     from moe_jax import laws
 
     rows, held_out = laws.rows_of(law, pd.read_csv(io.BytesIO(results_csv), skipinitialspace=True))
-    return laws.Fit(law, rows, held_out, law.loss_at(rows.columns), laws.Objective.from_json(law.method.objective))
+    return laws.Fit(law, rows, held_out, law.value_at(rows.columns), laws.Objective.from_json(law.method.objective))

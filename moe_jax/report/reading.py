@@ -9,7 +9,7 @@ import numpy as np
 
 from moe_jax import files
 from moe_jax.errors import UserError
-from moe_jax.report import findings, law_check, predictions
+from moe_jax.report import findings, law_check, predictions, rate_laws
 from moe_jax.report.findings import MeasuredCell
 from moe_jax.report.law_check import CheckedLaw
 from moe_jax.report.loss_curves import Curve
@@ -45,6 +45,8 @@ class SweepData:
     first_run: RunRecord | None  # of the first run that began
     law: CheckedLaw | None
     law_error: str | None  # why law.json could not be read
+    rate_laws: list[CheckedLaw]  # of learning rates and batches
+    rate_law_errors: list[str]  # why others could not be read
     predictions: list[CheckedPrediction]
     predictions_error: str | None  # why prediction.csv could not be read
     routings: list[RoutingRecord]  # of the runs that were inspected, by size
@@ -55,11 +57,14 @@ def read(work: Workdir) -> SweepData:
     """Reads the sweep in `work`. Raises UserError where there is none."""
     manifest, known = work.existing_manifest(), KnownResults(work)
     snapshot, collected = take_snapshot(work, manifest, known), gather(work, manifest, known)
-    law, law_error = None, None
+    law, law_error, results_csv = None, None, results.to_csv(collected.rows)
     try:
-        law = law_check.check(work.path / "law.json", results.to_csv(collected.rows))
+        law = law_check.check(work.path / "law.json", results_csv)
+        if law is not None:
+            law.law.require("loss")
     except UserError as e:
-        law_error = str(e)
+        law, law_error = None, str(e)
+    rates, rate_law_errors = rate_laws.read(work.path, results_csv)
     checked, predictions_error = [], None
     try:
         if (stated := work.path / "prediction.csv").exists():
@@ -78,6 +83,8 @@ def read(work: Workdir) -> SweepData:
         first_run=_first_run(work, manifest, snapshot),
         law=law,
         law_error=law_error,
+        rate_laws=rates,
+        rate_law_errors=rate_law_errors,
         predictions=checked,
         predictions_error=predictions_error,
         routings=routings,

@@ -48,7 +48,7 @@ def entered_before(file: ConfigFile, workdir: Workdir) -> Sequence[PlannedRun]:
     except MissingStore:
         manifest = workdir.manifest()
         if manifest is not None and manifest.store.path == file.config.data.store:
-            return plan_runs(initial_weights.with_digests(file.runs(whole_grid=False)), manifest.store)
+            return plan_runs(initial_weights.with_digests(file.runs(whole_grid=False)), manifest.store, file.rules)
     return ()
 
 

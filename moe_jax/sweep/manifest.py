@@ -1,9 +1,10 @@
 """The runs of a sweep with their configs, counts and hashes: sweep.json as a value."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moe_jax import records
 from moe_jax.config import counts, fields
 from moe_jax.config.checks import refuse
 from moe_jax.config.grid import Run
@@ -11,6 +12,8 @@ from moe_jax.config.identity import config_hash, defining_values
 from moe_jax.config.names import check_name
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
+
+Rules = dict[str, dict[str, str]]  # field -> the law that gave its value: name, file or published set, SHA-256
 
 _MAX_VOCABULARY = 2**32  # a store's arrays are uint16 or uint32
 
@@ -33,6 +36,7 @@ class PlannedRun:
     config: Config
     counts: counts.RunCounts
     config_hash: str
+    rules: Rules | None = None  # of the fields that a law set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +57,16 @@ class Manifest:
         raise UserError(f"--run={name}: the sweep has no such run; it has {has}")
 
 
-def plan_runs(runs: Sequence[Run], store: StoreIdentity) -> tuple[PlannedRun, ...]:
-    """Runs with their counts and hashes for a store's vocabulary. Raises UserError where a config's is too small."""
-    planned = []
+def plan_runs(
+    runs: Sequence[Run], store: StoreIdentity, rules: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[PlannedRun, ...]:
+    """Runs with their counts and hashes for a store's vocabulary, and the rules that set fields of theirs. Raises
+    UserError where a config's vocabulary is too small."""
+    planned, ruled = [], {field: dict(rule) for field, rule in (rules or {}).items()} or None
     for run in runs:
         V = _vocab_size(run.config, store)
         hashed, counted = config_hash(run.config, store.sha256, V), counts.count_run(run.config, V)
-        planned.append(PlannedRun(run.name, dict(run.overrides), run.config, counted, hashed))
+        planned.append(PlannedRun(run.name, dict(run.overrides), run.config, counted, hashed, ruled))
     return tuple(planned)
 
 
@@ -167,7 +174,9 @@ def _run(name: str, entry: dict[str, Any], store: StoreIdentity) -> PlannedRun:
         raise UserError("counts is not that of its config")
     if not _has_users_router(config) and hashed != config_hash(config, store.sha256, V):
         raise UserError("config_hash is not that of its config")
-    return PlannedRun(name, dict(_take(entry, "overrides", dict)), config, counted, hashed)
+    if not records.is_of(rules := entry.get("rules"), Rules | None):
+        raise UserError(f"rules is {rules!r:.40}")
+    return PlannedRun(name, dict(_take(entry, "overrides", dict)), config, counted, hashed, rules)
 
 
 def _take(values: dict[str, Any], field: str, kind: type) -> Any:

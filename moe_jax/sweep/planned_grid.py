@@ -90,15 +90,15 @@ def plan_grid(file: ConfigFile, *, whole_grid: bool = True, store_required: bool
     if missing is not None:
         if store_required:
             raise UserError(f"{missing}; make it with: moe-jax prepare {file.flags}") from missing
-        V, source = _vocabulary(file)
+        V, source = vocabulary(file)
         identity = StoreIdentity(path, "", V)
         sentence = f"{missing}: planned without it, with {V:,} token ids ({source})"
-        return PlannedGrid(plan_runs(runs, identity), identity, None, sentence)
+        return PlannedGrid(plan_runs(runs, identity, file.rules), identity, None, sentence)
     _check_store_matches(file, store)
     info = store.info
     identity = StoreIdentity(path, info.sha256, info.vocab_size)
     sentence = f"token store {path}: {info.tokens['train']:,} tokens to train on, {info.vocab_size:,} token ids"
-    return PlannedGrid(plan_runs(runs, identity), identity, store, sentence)
+    return PlannedGrid(plan_runs(runs, identity, file.rules), identity, store, sentence)
 
 
 def _named_as(file: ConfigFile, store: Store) -> ConfigFile:
@@ -138,8 +138,8 @@ def _check_grid(file: ConfigFile, runs: Sequence[Run]) -> None:
         )
 
 
-def _vocabulary(file: ConfigFile) -> tuple[int, str]:
-    """(number of token ids, the field that gives it) without a store."""
+def vocabulary(file: ConfigFile) -> tuple[int, str]:
+    """(number of token ids, the field that gives it) without a store. Raises UserError where no field does."""
     if V := file.config.model.vocab_size:
         return V, "config.model.vocab_size"
     spec = file.config.data.vocabulary

@@ -9,7 +9,7 @@ from moe_jax.config import fields
 from moe_jax.config.counts import RunCounts
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
-from moe_jax.sweep.manifest import StoreIdentity
+from moe_jax.sweep.manifest import Rules, StoreIdentity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunRecord:
     host: str  # of the first process
     git_commit: str | None  # with + where files differ from it
     versions: dict[str, str]  # package -> version
+    rules: Rules | None = None  # of the fields that a law set
 
     def to_json(self) -> dict[str, Any]:
         """The object of run.json."""

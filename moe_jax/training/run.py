@@ -295,6 +295,7 @@ class Run:
             **provenance.devices(),
             git_commit=provenance.git_commit(),
             versions=provenance.versions(),
+            rules=self.goal.planned.rules,
         )
         self.folder.write_run_record(record)
 

@@ -59,7 +59,7 @@ def a_page(name):
 
 
 def test_every_page_is_tested():
-    pages = {"config", "optimizer", "router", "law", "launcher", "corpus", "inspect", "evaluate"}
+    pages = {"config", "optimizer", "router", "law", "launcher", "corpus", "inspect", "evaluate", "learning_rate"}
     assert {path.stem for path in HOWTO.glob("*.md")} == pages
 
 
@@ -115,6 +115,20 @@ def test_law(page):
     printed = re.findall(r"^    (\w+) +([\d.e+]+)  ", (HOWTO / "law.md").read_text(), re.MULTILINE)
     assert {name: pytest.approx(float(value), rel=1e-3) for name, value in printed} == law["coefficients"]
     assert (page.folder / "optimum.csv").exists() and (page.folder / "prediction.csv").exists()
+
+
+@a_page("learning_rate")
+def test_learning_rate(page):
+    _, fitted, planned = page.run()
+    law = json.loads((page.folder / "step_law_lr.json").read_text())
+    for name, value in {"a": 12, "b": -0.5, "c": -0.1}.items():
+        low, high = law["intervals"][name]
+        assert low <= value <= high, name
+    printed = re.findall(r"^    (\w) +([-\d.e]+)  ", (HOWTO / "learning_rate.md").read_text(), re.MULTILINE)
+    assert {name: pytest.approx(float(value), rel=1e-3) for name, value in printed} == law["coefficients"]
+    assert "9 cells of 9 with a best learning_rate" in fitted
+    said = re.search(r"^    (optim.learning_rate by .*)$", (HOWTO / "learning_rate.md").read_text(), re.MULTILINE)
+    assert said[1] in planned
 
 
 @pytest.mark.slow

@@ -26,11 +26,14 @@ _CHECKPOINT_BYTES = 12  # a parameter: itself and Adam's two moments, float32
 _GIB = 2**30
 
 
-def findings(config_args: Sequence[str], workdir: str | None, launcher: str | None) -> Iterator[Finding]:
-    """The checks of the config and of the workdir, where they are given."""
+def findings(
+    config_args: Sequence[str], workdir: str | None, launcher: str | None,
+    load: Callable[[Sequence[str]], ConfigFile] = config_file.load,
+) -> Iterator[Finding]:  # fmt: skip
+    """The checks of the config, which `load` reads, and of the workdir, where they are given."""
     file, grid, held = None, None, None
     if config_args:
-        file, grid, found = config(config_args)
+        file, grid, found = config(config_args, load)
         yield found
     if grid is not None:
         held = store(file, grid)
@@ -45,10 +48,12 @@ def findings(config_args: Sequence[str], workdir: str | None, launcher: str | No
         yield plan(workdir)
 
 
-def config(config_args: Sequence[str]) -> tuple[ConfigFile | None, PlannedGrid | None, Finding]:
+def config(
+    config_args: Sequence[str], load: Callable[[Sequence[str]], ConfigFile] = config_file.load
+) -> tuple[ConfigFile | None, PlannedGrid | None, Finding]:
     """Whether the config file can be read and its runs planned. Returns (the file, its runs, the finding)."""
     try:
-        file = config_file.load(config_args)
+        file = load(config_args)
         grid = plan_grid(file, store_required=False)
     except UserError as e:
         return None, None, Finding("fail", "config", str(e), "")

@@ -21,6 +21,7 @@ class LawSection:
 
     remarks: Sequence[str]  # warnings
     name: str
+    quantity: str  # what the formula gives: loss, learning_rate, …
     formula: Markup
     axes: str  # the column of each symbol
     coefficients: Table
@@ -36,6 +37,7 @@ def law(checked: CheckedLaw) -> LawSection:
     return LawSection(
         remarks=checked.remarks,
         name=fitted.name,
+        quantity=fitted.form.quantity,
         formula=markup(fitted.form.formula),
         axes="; ".join(f"{symbol} is {column}" for symbol, column in fitted.data.columns.items()) + ".",
         coefficients=_coefficients(fitted),
