@@ -5,11 +5,12 @@
     fitted = laws.fit("results.csv", law="krajewski2024")   # or a DataFrame; columns={"N": "params"}, where="G > 1"
     fitted.law.coefficients, fitted.law.intervals, fitted.law.identifiability.warnings
     fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})       # value, low, high
-    laws.plots.fit(fitted)                                  # matplotlib figures: %matplotlib inline shows them
+    laws.plots.extrapolation(fitted)                        # matplotlib figures: %matplotlib inline shows them
+    laws.plots.every(fitted)                                # name -> what draws each figure of a fit
     laws.plots.profile(laws.profile(fitted, "alpha", [0.10, 0.11, 0.12, 0.13]), "alpha")
     planner = laws.Planner(fitted.law, choices=laws.Choices(expansion_rates=[64]))
     laws.plots.optimum([planner.best(C) for C in (1e20, 1e22)])
-    laws.plots.isoflop(laws.isoflop.fit("results.csv", "isoflop_parabolas"))
+    laws.plots.isoflop(laws.isoflop.fit("results.csv", "parabola"))
 
 laws.load("law.json") and laws.published("krajewski2024") give laws as well. A form of your own is declared with
 laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
@@ -24,6 +25,7 @@ from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, po
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.planner import Plan, Planner
+from moe_jax.laws.residual_columns import explain_residuals
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
@@ -39,6 +41,7 @@ def __getattr__(name: str):
 
 __all__ = [
     "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "Objective",
-    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent", "find",
+    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "explain_residuals",
+    "exponent", "find",
     "fit", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of",
 ]  # fmt: skip

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.laws.isoflop import parabolas, surfaces
+from moe_jax.laws.isoflop import minima, surfaces
 from tests.planted_laws import budgets_of, planted_surface
 from tests.reference import REFERENCE, needs_reference
 
 
 def test_parabolas_find_the_optimum_of_a_known_law():
     law, budgets = laws.published("chinchilla", "besiroglu2024"), [6e18, 1e20, 3e21]
-    found = parabolas.fit(*budgets_of(law, budgets, np.geomspace(0.6, 1.6, 7)), resampling=laws.Resampling(samples=0))
+    found = minima.fit(*budgets_of(law, budgets, np.geomspace(0.6, 1.6, 7)), resampling=laws.Resampling(samples=0))
     exact = [p.values["n_total"] for p in map(laws.Planner(law).best, budgets)]
     assert found.table["usable"].all()
     assert found.table["N"].to_numpy() == pytest.approx(exact, rel=0.03)
@@ -27,7 +27,7 @@ def test_approach_2_on_hoffmann_s_points():
     points = pd.read_csv(REFERENCE / "chinchilla_epoch.csv").sort_values("loss").iloc[:-5]
     N, C = points["Model Size"].to_numpy(), points["Training FLOP"].to_numpy()
     budgets = [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
-    found = parabolas.fit(
+    found = minima.fit(
         N,
         C / (6 * N),
         C,
@@ -44,10 +44,10 @@ def test_intervals_of_the_exponent_cover_as_often_as_they_say():
     """80% intervals of 30 noisy sweeps: 24 ± 2.2 hits expected."""
     law, budgets, hits = laws.published("chinchilla", "besiroglu2024"), [6e18, 3e19, 1e20, 6e20, 3e21], 0
     N, D, C, loss = budgets_of(law, budgets, np.geomspace(0.6, 1.6, 12))
-    truth = parabolas.fit(N, D, C, loss, resampling=laws.Resampling(samples=0)).exponent
+    truth = minima.fit(N, D, C, loss, resampling=laws.Resampling(samples=0)).exponent
     for sweep in range(30):
         noisy = loss + 0.002 * np.random.default_rng(sweep).standard_normal(len(loss))
-        low, high = parabolas.fit(N, D, C, noisy, resampling=laws.Resampling(samples=40)).interval
+        low, high = minima.fit(N, D, C, noisy, resampling=laws.Resampling(samples=40)).interval
         hits += low <= truth <= high
     assert 18 <= hits <= 29, hits
 
@@ -57,12 +57,12 @@ def test_a_maximum_or_an_end_of_the_data_is_no_optimum():
     x = np.log(N) - np.log(3e8)
     flops = np.repeat([1e18, 1e19, 1e20], 5)
     loss = np.select([flops == 1e18, flops == 1e19], [3 - x**2, 3 + (x - 9) ** 2], 3 + x**2)
-    found = parabolas.fit(N, flops / (6 * N), flops, loss, resampling=laws.Resampling(samples=5))
+    found = minima.fit(N, flops / (6 * N), flops, loss, resampling=laws.Resampling(samples=5))
     assert found.table["usable"].tolist() == [False, False, True]
     assert found.table["N"][2] == pytest.approx(3e8)
     assert np.isnan(found.exponent)
     with pytest.raises(errors.UserError, match="no budget has runs of three sizes"):
-        parabolas.fit(N[:2], N[:2], flops[:2], loss[:2])
+        minima.fit(N[:2], N[:2], flops[:2], loss[:2])
 
 
 def test_a_surface_of_degree_two_is_recognised():

@@ -1,4 +1,4 @@
-"""Iso-FLOP fits from the shell: fit writes them, optimum asks them, predict and idle flags are refused."""
+"""Iso-FLOP fits from the shell: isoflop writes them, optimum asks them, predict refuses them."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, fit, optimum, predict
+from moe_jax.cli import command, fit, isoflop, optimum, predict
 from moe_jax.laws.isoflop import budgets
 from tests.hand_edits import sealed_text
 from tests.planted_laws import budgets_of, planted_surface
@@ -46,14 +46,14 @@ def sparse_runs(tmp_path):
 
 def test_parabolas_and_their_optimum(dense_runs, capsys):
     figures = dense_runs.parent / "figures"
-    flags = ["--results", dense_runs, "--law", "isoflop_parabolas", "--bootstrap", 50, "--figures", figures]
-    assert call(fit, *flags) == errors.DONE
-    out = dense_runs.parent / "isoflop_parabolas.json"
+    flags = ["--results", dense_runs, "--bootstrap", 50, "--figures", figures]
+    assert call(isoflop, *flags) == errors.DONE
+    out = dense_runs.parent / "isoflop_parabola.json"
     assert "N* = " in (said := capsys.readouterr().out) and f"isoflop: {out}" in said
-    assert (figures / "isoflop_parabolas.png").stat().st_size > 10_000
+    assert (figures / "isoflop_parabola.png").stat().st_size > 10_000
     found = laws.isoflop.load(out)
-    assert found.parabolas.exponent == pytest.approx(0.3658 / (0.3478 + 0.3658), abs=0.01)
-    assert len(found.parabolas.samples) == 50
+    assert found.minima.exponent == pytest.approx(0.3658 / (0.3478 + 0.3658), abs=0.01)
+    assert len(found.minima.samples) == 50
 
     assert call(optimum, "--law", out, "--flops", "1e20,1e24") == errors.DONE
     with open(dense_runs.parent / "optimum.csv", newline="") as f:
@@ -67,8 +67,8 @@ def test_parabolas_and_their_optimum(dense_runs, capsys):
 
 def test_surfaces_and_their_optimum(sparse_runs, capsys):
     figures = sparse_runs.parent / "figures"
-    flags = ["--results", sparse_runs, "--law", "isoflop_surface", "--bootstrap", 20, "--figures", figures]
-    assert call(fit, *flags) == errors.DONE
+    flags = ["--results", sparse_runs, "--method", "surface", "--bootstrap", 20, "--figures", figures]
+    assert call(isoflop, *flags) == errors.DONE
     assert (figures / "isoflop_surface.png").stat().st_size > 10_000
     out = sparse_runs.parent / "isoflop_surface.json"
     found = laws.isoflop.load(out)
@@ -95,11 +95,11 @@ def test_approach_2_on_hoffmann_s_points_in_one_command(tmp_path, capsys):
     columns = f"N={size},C={flop},D={flop}/(6*{size})"
     named = "6e18,1e19,3e19,6e19,1e20,3e20,6e20,1e21,3e21"
     flags = ["--results", REFERENCE / "chinchilla_epoch.csv", "--loss", "loss", "--columns", columns]
-    flags += ["--law", "isoflop_parabolas", "--bootstrap", 100, "--out", tmp_path / "p.json"]
-    assert call(fit, *flags, "--budgets", named, "--tolerance", 0.15) == errors.DONE
+    flags += ["--bootstrap", 100, "--out", tmp_path / "p.json"]
+    assert call(isoflop, *flags, "--budgets", named, "--tolerance", 0.15) == errors.DONE
     assert "88 runs of 245 left out: not within 15% of a budget" in capsys.readouterr().out
-    assert 0.462 < laws.isoflop.load(tmp_path / "p.json").parabolas.exponent < 0.534
-    assert call(fit, *flags) == errors.BAD_INPUT
+    assert 0.462 < laws.isoflop.load(tmp_path / "p.json").minima.exponent < 0.534
+    assert call(isoflop, *flags) == errors.BAD_INPUT
     assert "--budgets names them" in capsys.readouterr().err
 
 
@@ -115,8 +115,9 @@ def test_runs_of_like_flops_share_a_budget():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--huber", 1], "--huber means nothing for isoflop_parabolas"),
-        (["--fix", "a=1"], "--fix means nothing for isoflop_parabolas"),
+        (["--method", "envelope", "--budgets", "1e20"], "--budgets (budgets) is not for it"),
+        (["--bootstrap", 10**10], "--bootstrap is 10,000,000,000: at most 1,000,000"),
+        (["--bootstrap", -1], "samples must not be negative"),
         (["--budgets", "1e20,x"], "--budgets: 'x' is not a number"),
         (["--budgets", "-1"], "a budget of -1 FLOPs, must be above zero"),
         (["--tolerance", 2], "a tolerance of 2 of a budget, must be inside (0, 1)"),
@@ -125,21 +126,64 @@ def test_runs_of_like_flops_share_a_budget():
     ],
     ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else "",
 )
-def test_what_parabolas_refuse(dense_runs, capsys, flags, sentence):
-    law = ["--results", dense_runs, "--law", "isoflop_parabolas"]
-    assert call(fit, *law, *flags) == errors.BAD_INPUT
+def test_what_isoflop_refuses(dense_runs, capsys, flags, sentence):
+    assert call(isoflop, "--results", dense_runs, *flags) == errors.BAD_INPUT
     assert sentence in capsys.readouterr().err
 
 
+def test_rows_times_samples_are_bounded_as_in_a_fit(dense_runs, capsys, monkeypatch):
+    monkeypatch.setattr("moe_jax.laws.limits.COUNTED", 1000)
+    assert call(isoflop, "--results", dense_runs, "--bootstrap", 48) == errors.BAD_INPUT
+    assert "48 bootstrap samples of 21 rows are 1,008 draws, and a fit takes at most 1,000" in capsys.readouterr().err
+    assert call(isoflop, "--results", dense_runs, "--bootstrap", 47) == errors.DONE
+
+
 def test_what_iso_flop_fits_cannot_do(dense_runs, capsys):
-    call(fit, "--results", dense_runs, "--law", "isoflop_parabolas", "--bootstrap", 0)
-    out = dense_runs.parent / "isoflop_parabolas.json"
+    call(isoflop, "--results", dense_runs, "--bootstrap", 0)
+    out = dense_runs.parent / "isoflop_parabola.json"
     assert call(predict, "--law", out, "--config=configs/smoke.py") == errors.BAD_INPUT
     assert "holds iso-FLOP fits, which have no formula" in capsys.readouterr().err
     assert call(optimum, "--law", out, "--flops", "1e20", "--tokens", "1e9") == errors.BAD_INPUT
-    assert "--tokens means nothing for isoflop_parabolas" in capsys.readouterr().err
-    assert call(fit, "--results", dense_runs, "--law", "chinchilla", "--budgets", "1e20") == errors.BAD_INPUT
-    assert "--budgets and --tolerance belong to isoflop_parabolas" in capsys.readouterr().err
+    assert "--tokens means nothing for isoflop_minima" in capsys.readouterr().err
+    assert call(fit, "--results", dense_runs, "--law", "isoflop_parabolas") == errors.BAD_INPUT
+    assert "there is no law 'isoflop_parabolas'" in capsys.readouterr().err
     out.write_text(sealed_text(json.loads(out.read_text().replace("power_laws", "powers"))))
     assert call(optimum, "--law", out, "--flops", "1e20") == errors.BAD_INPUT
     assert "is damaged (KeyError: 'power_laws')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["parabola", "surface"])
+@pytest.mark.parametrize("wrong", [7, "x", None, [], {}, [[1]], [{"flops": 1}], True, -1])
+def test_a_file_with_a_wrong_value_is_refused_or_harmless(request, method, wrong, capsys):
+    """Whatever value stands for another, optimum says that the file is damaged or gives numbers: no traceback."""
+    runs = request.getfixturevalue("dense_runs" if method == "parabola" else "sparse_runs")
+    call(isoflop, "--results", runs, "--method", method, "--bootstrap", 2)
+    out = runs.parent / f"isoflop_{method}.json"
+    sound = json.loads(out.read_text())
+    places = [(sound, k) for k in sound if k not in ("sha256", "law")]
+    inner = sound["minima"] if method == "parabola" else sound["surfaces"][0]
+    places += [(inner, k) for k in inner]
+    refused = 0
+    for group, key in places:
+        kept, group[key] = group[key], wrong
+        out.write_text(sealed_text(sound))
+        code = call(optimum, "--law", out, "--flops", "1e20")
+        said = capsys.readouterr().err
+        assert code == errors.DONE or (code == errors.BAD_INPUT and said.count("\n") == 1), (key, said)
+        refused += code == errors.BAD_INPUT
+        group[key] = kept
+    assert refused > len(places) / 2
+
+
+@pytest.mark.parametrize("method", ["window", "cubic", "akima", "envelope"])
+def test_the_other_methods_find_the_same_optima(dense_runs, method, capsys):
+    figures = dense_runs.parent / "figures"
+    flags = ["--results", dense_runs, "--method", method, "--bootstrap", 20, "--figures", figures]
+    assert call(isoflop, *flags) == errors.DONE
+    assert {p.name for p in figures.iterdir()} == {f"isoflop_{method}.{kind}" for kind in ("png", "svg")}
+    out = dense_runs.parent / f"isoflop_{method}.json"
+    assert call(optimum, "--law", out, "--flops", "1e20") == errors.DONE
+    with open(dense_runs.parent / "optimum.csv", newline="") as f:
+        (row,) = csv.DictReader(f)
+    exact = laws.Planner(laws.published("chinchilla", "besiroglu2024")).best(1e20).values
+    assert float(row["N"]) == pytest.approx(exact["n_total"], rel=0.25 if method == "envelope" else 0.05)
