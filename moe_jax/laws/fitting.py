@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, starts, user_file
+from moe_jax.laws import checklist, identifiability, limits, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
@@ -111,7 +111,8 @@ def fit(
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
-    return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
+    fitted = checklist.filled(replace(fitted, identifiability=found), rows)
+    return Fit(fitted, rows, held_out, predicted, objective)
 
 
 def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:

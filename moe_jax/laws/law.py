@@ -67,6 +67,9 @@ class Law:
     data: FitData = field(default_factory=FitData)
     method: FitMethod = field(default_factory=FitMethod)
     identifiability: Identifiability = field(default_factory=Identifiability)
+    checklist: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what a reader must know (checklist.py); item -> sentence
 
     @property
     def name(self) -> str:
@@ -173,6 +176,7 @@ _KEYS = {
     "notes": ("data", "notes"),
     "unidentified": ("identifiability", "unidentified"),
     "warnings": ("identifiability", "warnings"),
+    "checklist": ("", "checklist"),
 }
 _HINTS = {
     group: get_type_hints(cls)

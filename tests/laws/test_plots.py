@@ -125,7 +125,7 @@ def test_the_column_behind_the_residuals_is_named(fitted):
 
 def test_columns_that_mean_nothing_are_rarely_said_to_explain():
     """Residuals of noise alone: of 40 tables with five columns each, about 2 have one below p = .05."""
-    table, truth = planted_runs(laws.get("chinchilla"), 40, 0.004)
+    table, _ = planted_runs(laws.get("chinchilla"), 40, 0.004)
     fitted = laws.fit(table, "chinchilla", start=2, resampling=laws.Resampling(samples=0))
     hits = 0
     for seed in range(40):
