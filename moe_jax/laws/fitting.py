@@ -111,8 +111,7 @@ def fit(
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
-    fitted = checklist.filled(replace(fitted, identifiability=found), rows)
-    return Fit(fitted, rows, held_out, predicted, objective)
+    return Fit(checklist.filled(replace(fitted, identifiability=found), rows), rows, held_out, predicted, objective)
 
 
 def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:

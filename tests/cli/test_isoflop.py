@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, fit, isoflop, optimum, predict
+from moe_jax.cli import collect, command, fit, isoflop, optimum, predict
 from moe_jax.laws.isoflop import budgets
+from tests import synthetic_sweep
 from tests.hand_edits import sealed_text
 from tests.planted_laws import budgets_of, planted_surface
 from tests.reference import REFERENCE, needs_reference
@@ -187,3 +188,23 @@ def test_the_other_methods_find_the_same_optima(dense_runs, method, capsys):
         (row,) = csv.DictReader(f)
     exact = laws.Planner(laws.published("chinchilla", "besiroglu2024")).best(1e20).values
     assert float(row["N"]) == pytest.approx(exact["n_total"], rel=0.25 if method == "envelope" else 0.05)
+
+
+def test_an_envelope_takes_the_training_curves_of_a_sweep(tmp_path, capsys):
+    """From W: the runs' metrics.jsonl, and a run without one is counted. From a table alone: final losses."""
+    work, planned = synthetic_sweep.make(tmp_path, synthetic_sweep.cells(widths=(16, 32, 64, 128), granularities=(1,)))
+    for run in planned:
+        synthetic_sweep.finish(work, run)
+    work.run_dir(planned[0].name).metrics.unlink()
+    assert call(collect, "--workdir", tmp_path) == errors.DONE
+    capsys.readouterr()
+    assert call(isoflop, "--workdir", tmp_path, "--method", "envelope", "--bootstrap", 5) == errors.DONE
+    said = capsys.readouterr().out
+    assert "the envelope is that of training losses" in said and "1 run of 12 without a training curve" in said
+    curves = laws.isoflop.load(tmp_path / "isoflop_envelope.json").minima
+    sizes = {run.counts.n_total for run in planned}
+    assert len(curves.table) > 12 and {*curves.table["N"]} <= sizes
+    flags = ["--results", tmp_path / "results.csv", "--method", "envelope", "--bootstrap", 5]
+    assert call(isoflop, *flags) == errors.DONE
+    assert "the envelope is that of final losses" in capsys.readouterr().out
+    assert len(laws.isoflop.load(tmp_path / "isoflop_envelope.json").minima.table) <= 12

@@ -27,7 +27,7 @@ def _minima(found: IsoFlop) -> Figure:
         _draw_envelope(left, found)
     else:
         _draw_curves(left, found)
-    left.set_ylabel(f"{found.loss} (nats per token)")
+    left.set_ylabel(f"{'training loss' if found.curves else found.loss} (nats per token)")
     flops = through.table["flops"].to_numpy(float)
     line = np.geomspace(flops.min(), flops.max(), 40)
     for ax, key, i in ((sizes, "N", 0), (tokens, "tokens", 1)):
