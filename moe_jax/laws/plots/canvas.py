@@ -82,18 +82,20 @@ def log_x(ax: Axes, values: np.ndarray) -> None:
     decades(ax.xaxis)
 
 
-def decades(axis) -> None:
-    """Ticks of a logarithmic axis: at decades, or at 1, 2 and 5 where there is less than two; 30M, not 3·10⁷."""
+def decades(axis, flops: bool = False) -> None:
+    """Ticks of a logarithmic axis: at decades, or at 1, 2 and 5 where there is less than two; 30M, not 3·10⁷.
+
+    flops: powers of ten, as for all numbers from 1e15 on."""
     low, high = axis.get_view_interval()
     short_span = high / max(low, 1e-300) < 150
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short_span else (1.0,), numticks=9))
-    if short_span or high < _FLOPS:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    if short_span or (high < _FLOPS and not flops):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, flops)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _tick(value: float) -> str:
-    return text.short(value) if value < _FLOPS else f"{value:.0e}".replace("e+", "e")
+def _tick(value: float, flops: bool = False) -> str:
+    return text.short(value) if value < _FLOPS and not flops else f"{value:.0e}".replace("e+", "e")
 
 
 def below(figure: Figure, ax: Axes | Sequence[Axes], ncols: int = 3) -> None:

@@ -30,7 +30,7 @@ def extrapolation(fitted: Fit, beyond: float = along_budgets.BEYOND) -> Figure:
     canvas.points(left, runs.flops, fitted.rows.losses, fitted.held_out)
     dearest = runs.flops[~fitted.held_out].max()
     left.axvspan(dearest, at[-1], color="0.94", zorder=0, label="beyond the fitted runs")
-    left.set(xscale="log", xlim=(at[0] / 1.5, at[-1]), ylabel=canvas.LOSS)
+    left.set(xscale="log", xlim=(min(at[0], runs.flops.min()) / 1.5, at[-1]), ylabel=canvas.LOSS)
     limit = 1.15 * max(np.abs(fitted.residuals).max(), law.errors["rmse_fit"])
     rmse = law.errors["rmse_fit"]
     right.axhspan(-rmse, rmse, color="0.88", zorder=0, label=f"± RMSE of the fit, {rmse:.4f}")
@@ -40,6 +40,6 @@ def extrapolation(fitted: Fit, beyond: float = along_budgets.BEYOND) -> Figure:
     named = runs.measured or f"{along_budgets.cost_name(planner)}, d_model / n_layers = {planner.shape.aspect:g}"
     for ax in (left, right):
         ax.set_xlabel(f"{canvas.FLOPS} ({named})")
-        canvas.decades(ax.xaxis)
+        canvas.decades(ax.xaxis, flops=True)
     canvas.below(figure, (left, right))
     return figure

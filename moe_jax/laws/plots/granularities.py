@@ -24,9 +24,9 @@ def granularities(fitted: Fit, beyond: float = along_budgets.BEYOND) -> Figure:
     planner = along_budgets.planner_of(law)
     runs, own = along_budgets.runs_of(fitted, planner), fitted.rows.columns
     top = runs.flops.max()
-    chosen = np.clip([np.median(runs.flops), top, top * beyond], 1e12, 1e35)
+    chosen = np.unique(np.clip([np.median(runs.flops), top, top * beyond], 1e12, 1e35))
     finest = max(own["G"].max(), GRANULARITIES[-1])
-    figure, axes = canvas.panels(3, width=3.9, height=3.4)
+    figure, axes = canvas.panels(len(chosen), width=3.9, height=3.4)
     colours = [*reversed(canvas.shades(len(_LEVELS) + 1))]
     for ax, C in zip(axes, chosen, strict=True):
         middle = along_budgets.axes_of(law, [planner.best(C)])

@@ -44,7 +44,7 @@ def _minima(found: IsoFlop) -> Figure:
             ax.fill_between(line, low, high, color=canvas.ORANGE, alpha=0.25, lw=0)
         ax.set(xscale="log", yscale="log", xlabel=f"{canvas.FLOPS} ({found.columns['C']})")
         ax.set_ylabel(f"N* ({found.columns['N']})" if key == "N" else f"D* ({found.columns['D']})")
-        canvas.decades(ax.xaxis)
+        canvas.decades(ax.xaxis, flops=True)
         canvas.decades(ax.yaxis)
         ax.legend()
     return figure
@@ -88,7 +88,7 @@ def _draw_envelope(ax: Axes, found: IsoFlop) -> None:
     low, high = table["loss"].min(), table["loss"].max()
     ax.set(xscale="log", xlabel=f"{canvas.FLOPS} ({found.columns['C']})", title="method: envelope")
     ax.set_ylim(low - 0.03 * (high - low + 0.1), high + 0.1 * (high - low + 0.1))
-    canvas.decades(ax.xaxis)
+    canvas.decades(ax.xaxis, flops=True)
 
 
 def _surfaces(found: IsoFlop) -> Figure:

@@ -44,7 +44,7 @@ def optimum(plans: Sequence[Plan]) -> Figure:
                 flops, low, high, step=step, color=canvas.BLUE, alpha=0.2, lw=0, label="interval of the law"
             )
         ax.set(xscale="log", xlabel=canvas.FLOPS, ylabel=head)
-        canvas.decades(ax.xaxis)
+        canvas.decades(ax.xaxis, flops=True)
         if key in _CHOSEN:
             ax.set_yscale("log", base=2)
             least, most = ax.dataLim.intervaly
