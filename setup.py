@@ -16,6 +16,7 @@ setup(
     package_dir={"moe_jax.configs": "configs"},  # configs/ of the repository, for those who install a wheel
     package_data={
         "moe_jax": ["py.typed"],
+        "moe_jax.laws": ["law.schema.json"],
         "moe_jax.report": ["templates/*"],
         "moe_jax.report.papers": ["published/*.json"],
     },

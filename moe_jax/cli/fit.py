@@ -5,12 +5,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
 from moe_jax import errors, files
-from moe_jax.cli import fit_flags, fit_groups, fit_isoflop, fit_progress, fit_tables, outputs
+from moe_jax.cli import fit_figures, fit_flags, fit_groups, fit_progress, fit_tables, outputs
 
 # Flags that do not change the law.
 _BESIDE = ("workdir", "results", "out", "profile", "compare", "leverage", "figures")
@@ -26,26 +26,17 @@ def main(argv: Sequence[str]) -> int:
         outputs.refuse_unwritable(os.path.join(flags.figures, "fit.png"), "--figures")
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a fit needs float64 and no accelerator
-    from moe_jax import laws
-
-    if flags.law in laws.isoflop.KINDS:
-        figures = fit_isoflop.run(parser, flags, results)
-    elif flags.budgets or flags.tolerance is not None:
-        kinds = " and ".join(laws.isoflop.KINDS)
-        raise errors.UserError(f"--budgets and --tolerance belong to {kinds}, not to other laws")
-    elif flags.group_by or len(fit_flags.losses(flags)) > 1:
+    if flags.group_by or len(fit_flags.losses(flags)) > 1:
         fit_groups.run(parser, flags, results)
-        return errors.DONE
     else:
-        figures = _fit_form(flags, results)
-    _draw(flags.figures, figures)
+        _fit(flags, results)
     return errors.DONE
 
 
-def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
-    """Fits a law with a form, writes it and shows it. Returns its figures by name."""
+def _fit(flags: argparse.Namespace, results: str) -> None:
+    """Fits a law, writes it and shows it, with what else the flags ask for."""
     from moe_jax import laws
-    from moe_jax.laws import user_file
+    from moe_jax.laws import rate_figure, user_file
 
     options = fit_flags.options(flags)
     form = user_file.find_form(options.law)
@@ -56,7 +47,7 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     if shown_before and (before := _fitted_before(out, request)) is not None:
         fit_tables.show_law(before, out)
         print("(these results were fitted with these flags before: shown again)")
-        return {}
+        return
     outputs.refuse_unwritable(out, "--out")
     with fit_progress.shown() as progress:
         fitted = laws.fit(
@@ -65,20 +56,15 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     with outputs.writing(out, "--out"):
         fitted.law.save(out, request=request)
     fit_tables.show_law(fitted.law, out)
-    figures = {"fit": lambda: _figure(fitted)} | _profiles(fitted, flags.profile)
+    figures = _profiles(fitted, flags.profile)
     if flags.leverage:
         fit_tables.show_leverage(laws.leverage(fitted), flags.leverage)
     if flags.compare:
         _compare(results, flags.compare.split(","), options)
-    return figures
-
-
-def _figure(fitted):
-    """The law against what it was fitted to: losses, or best values."""
-    from moe_jax import laws
-    from moe_jax.laws import rate_figure
-
-    return laws.plots.fit(fitted) if fitted.law.form.quantity == laws.LOSS else rate_figure.best_values(fitted)
+    if flags.figures and form.quantity == laws.LOSS:
+        fit_figures.draw(flags.figures, fitted, figures)
+    elif flags.figures:
+        fit_figures.write(flags.figures, {"fit": lambda: rate_figure.best_values(fitted)} | figures)
 
 
 def _profiles(fitted, names: str) -> dict[str, Callable]:
@@ -115,20 +101,6 @@ def _compare(results: str, names: Sequence[str], options: fit_flags.Options) -> 
     if isinstance(options.start, int):  # a grid belongs to one form
         shared["start"] = options.start
     fit_tables.show_comparison(laws.compare(results, names, **shared), shared["split"].holdout)
-
-
-def _draw(folder: str | None, figures: Mapping[str, Callable]) -> None:
-    """Writes the figures as PNGs to a folder, if one is given."""
-    if not folder:
-        return
-    from moe_jax.report.panels import to_bytes
-
-    path = epath.Path(folder)
-    with outputs.writing(folder, "--figures"):
-        path.mkdir(parents=True, exist_ok=True)
-        for name, draw in figures.items():
-            files.write_atomic(path / f"{name}.png", to_bytes(draw(), "png"))
-    print(f"figures: {folder} ({', '.join(figures)})")
 
 
 def _request(flags: argparse.Namespace, results: str, form) -> str:

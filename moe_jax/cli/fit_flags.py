@@ -17,12 +17,18 @@ _DESCRIPTION = """Fits a scaling law to final losses and reports which coefficie
   moe-jax fit --results runs.csv --preset krajewski2024    the paper's own objective
   moe-jax fit --results runs.parquet --group_by dataset    a law for each dataset, and their coefficients in one table
   moe-jax fit --workdir W --law step_law_lr                the best learning rate of each cell: W/step_law_lr.json
-  moe-jax fit --workdir W --law isoflop_parabolas          N*(C), D*(C) through the minima of each budget's parabola
-  moe-jax fit --workdir W --law isoflop_surface            loss over N and sparsity, a surface for each budget"""
+  moe-jax fit --workdir W --figures W/figures              with every picture of the fit, PNG and SVG
+
+Iso-FLOP fits, which have no formula, are made by `moe-jax isoflop`."""
 
 _MOST = 1_000_000  # starts, or bootstrap samples: more are a slip of the finger
 _COLUMNS = (
     "for other tables: N=n_active or 'tokens=`Training FLOP`/(6*`Model Size`)'; a symbol of the law or a new column"
+)
+_LOSS = "column of the loss, nats per token (default %(default)s)"
+_FIGURES = (
+    "PNG and SVG: the fit against its data, residuals (and a table of what explains them), extrapolation, frontier,"
+    " optimum, iso-FLOP curves, granularities, profiles"
 )
 
 
@@ -34,22 +40,24 @@ def parser() -> argparse.ArgumentParser:
     _add_fit(p)
     _add_intervals(p)
     _add_reports(p)
-    p.add_argument(
-        "--budgets", default="", metavar="FLOPS,…", help="iso-FLOP: the budgets (default: found in the runs)"
-    )
-    p.add_argument("--tolerance", type=float, help="iso-FLOP: how far a run may lie from its budget (default 0.1)")
     return p
 
 
 def _add_files(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--law", help="a law (default krajewski2024, or the preset's), or FILE.py:NAME")
+    add_rows(
+        p, "the law's file (default: law.json beside the results, or step_law_lr.json)", f"{_LOSS}; A,B: a law for each"
+    )
+
+
+def add_rows(p: argparse.ArgumentParser, out: str, loss: str = _LOSS) -> None:
+    """The flags that name a table and its rows, of `fit` and `isoflop`; out, loss: the help of --out and --loss."""
     add = p.add_argument
-    add("--workdir", help="a sweep's folder: --results W/results.csv --out W/law.json")
+    add("--workdir", help="a sweep's folder: --results W/results.csv, and what is written stands in W")
     results = "table with a row for each run: CSV, TSV, `;`-separated, JSON lines or Parquet, also .gz or .zst;"
     add("--results", help=f"{results} where it has a status column, only rows that are done are used")
-    add("--law", help="a law (default krajewski2024, or the preset's), an isoflop_…, or FILE.py:NAME")
-    add("--out", help="the law's file (default: law.json beside the results; step_law_lr.json, isoflop_….json)")
-    losses = "column of the loss, nats per token (default %(default)s); several: a law for each"
-    add("--loss", default="eval_loss", metavar="COLUMN,…", help=losses)
+    add("--out", help=out)
+    add("--loss", default="eval_loss", metavar="COLUMN", help=loss)
     add("--columns", default="", metavar="NAME=EXPRESSION,…", help=_COLUMNS)
     where = "rows to use: \"G == 1 and router_type in ('S-Base', 'Dense')\""
     add("--where", default="", metavar="CONDITION", help=where)
@@ -76,11 +84,17 @@ def _add_fit(p: argparse.ArgumentParser) -> None:
 
 
 def _add_intervals(p: argparse.ArgumentParser) -> None:
+    add_samples(p)
+    add = p.add_argument
+    add("--bootstrap_fraction", type=float, default=1.0, help="share of the rows in a sample (default %(default)s)")
+    add("--without_replacement", action="store_true", help="draw each row at most once; needs a fraction below 1")
+
+
+def add_samples(p: argparse.ArgumentParser) -> None:
+    """The flags of the bootstrap, of `fit` and `isoflop`."""
     add = p.add_argument
     samples = "bootstrap samples for the intervals (default %(default)s; 0: no intervals)"
     add("--bootstrap", type=int, default=1000, metavar="SAMPLES", help=samples)
-    add("--bootstrap_fraction", type=float, default=1.0, help="share of the rows in a sample (default %(default)s)")
-    add("--without_replacement", action="store_true", help="draw each row at most once; needs a fraction below 1")
     add("--level", type=float, default=0.8, help="share of the samples in an interval (default %(default)s: 10%%–90%%)")
     add("--seed", type=int, default=0, help="seed of the bootstrap (default %(default)s)")
 
@@ -90,7 +104,7 @@ def _add_reports(p: argparse.ArgumentParser) -> None:
     add("--profile", default="", metavar="NAME,…", help="the values of a coefficient that the data accept")
     add("--compare", default="", metavar="LAW,…", help="fit these laws to the same runs, lowest held-out error first")
     add("--leverage", type=int, default=0, metavar="RUNS", help="show the RUNS runs with the most influence")
-    add("--figures", metavar="FOLDER", help="PNGs: the fit against the data, profiles, parabolas or surfaces")
+    add("--figures", metavar="FOLDER", help=_FIGURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +122,6 @@ def options(flags: argparse.Namespace) -> Options:
     from moe_jax import laws
     from moe_jax.laws import fitting, presets, user_file
 
-    _refuse_above_most("bootstrap", flags.bootstrap)
     preset = presets.preset(flags.preset) if flags.preset else None
     law = flags.law or (preset.law if preset else "krajewski2024")
     form = user_file.find_form(law)
@@ -121,7 +134,7 @@ def options(flags: argparse.Namespace) -> Options:
             holdout=_rule(flags.holdout, preset.holdout if preset else ""),
         ),
         "resampling": laws.Resampling(
-            samples=flags.bootstrap,
+            samples=samples(flags),
             fraction=flags.bootstrap_fraction,
             replace=not flags.without_replacement,
             level=flags.level,
@@ -134,6 +147,12 @@ def options(flags: argparse.Namespace) -> Options:
         start=_start(flags.starts, preset),
         shared=shared,
     )
+
+
+def samples(flags: argparse.Namespace) -> int:
+    """The number of bootstrap samples. Raises UserError for one that cannot be computed."""
+    _refuse_above_most("bootstrap", flags.bootstrap)
+    return flags.bootstrap
 
 
 def rows(flags: argparse.Namespace) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The tables of `moe-jax fit`: the law and its identifiability, profiles, leverage, comparisons, iso-FLOP fits."""
+"""The tables of `moe-jax fit`: the law and its identifiability, profiles, leverage, residuals, comparisons."""
 
 import numpy as np
 
@@ -64,6 +64,23 @@ def show_leverage(table, most: int) -> None:
     tables.show(tables.Table(("without", ">shift", "coefficient", ">moved", ">residual"), rows))
 
 
+def show_explained(table, most: int = 8) -> None:
+    """The columns that explain most of the residuals."""
+    rows = [
+        (
+            text_lib.one_line(r["column"]),
+            r["symbol"] or (f"no; moves with {r['moves_with']}" if r["moves_with"] else "no"),
+            str(r["values"]),
+            f"{r['spearman']:+.2f}" if np.isfinite(r["spearman"]) else "–",
+            text_lib.percent(max(r["share"], 0.0)),
+            f"{r['p']:.2g}",
+        )
+        for _, r in table.head(most).iterrows()
+    ]
+    print("residuals: the share of their variance that a column explains, and the probability of that by chance")
+    tables.show(tables.Table(("column", "in the law", ">values", ">rank correlation", ">share", ">p"), rows))
+
+
 def show_comparison(table, holdout: str) -> None:
     """Forms on the same runs, the lowest held-out error first."""
     rows = [
@@ -77,71 +94,6 @@ def show_comparison(table, holdout: str) -> None:
     ]
     print(f"laws on the same runs, {holdout} held out:")
     heads = ("law", ">coefficients", ">RMSE held out", ">mean error", ">RMSE fit", "not identified")
-    tables.show(tables.Table(heads, rows))
-
-
-def show_isoflop(found, out) -> None:
-    """The minima of parabolas and their power laws, or the lowest points of surfaces."""
-    of = ", ".join(f"{symbol} is {column}" for symbol, column in found.columns.items())
-    print(f"{found.kind}: {text_lib.count(found.n_fit, 'run')} fitted ({of})")
-    if found.parabolas is not None:
-        _show_parabolas(found.parabolas)
-    else:
-        _show_surfaces(found)
-    say(*found.notes)
-    print(f"isoflop: {out}")
-
-
-def _show_parabolas(through) -> None:
-    rows = [
-        (
-            f"{r['flops']:.3g}",
-            str(r["runs"]),
-            text_lib.short(r["N"]) if r["usable"] else "–",
-            text_lib.short(r["tokens"]) if r["usable"] else "–",
-            f"{r['loss']:.4f}" if r["usable"] else "–",
-            "" if r["usable"] else "opens downward" if not r["curvature"] > 0 else "its minimum is not inside the runs",
-        )
-        for _, r in through.table.iterrows()
-    ]
-    tables.show(tables.Table((">FLOPs", ">runs", ">N*", ">D*", ">loss*", ""), rows))
-    if not np.isfinite(through.exponent):
-        print("fewer than two budgets have a minimum: there is no power law")
-        return
-    for name, i in (("N*", 0), ("D*", 1)):
-        exponent, intercept = through.power_laws[i]
-        interval = ""
-        if len(through.samples):
-            tails = [(1 - through.level) / 2, (1 + through.level) / 2]
-            low, high = np.quantile(through.samples[:, i, 0], tails)
-            interval = f", {through.level:.0%} interval {low:.3f} … {high:.3f}"
-        print(f"{name} = {np.exp(intercept):.4g} · C^{exponent:.4f}    (exponent {exponent:.3f}{interval})")
-
-
-def _show_surfaces(found) -> None:
-    rows = []
-    for C, s in found.surfaces.items():
-        best = s.best(found.level)
-
-        def cell(key, write, best=best):
-            value, low, high = best[key]
-            text = write(value) + (f" ({write(low)}–{write(high)})" if np.isfinite(low) else "")
-            return text if key not in best["at_edge"] else f"{text}, end of the data"
-
-        rows.append(
-            (
-                f"{C:.3g}",
-                str(s.runs),
-                " ".join(map(str, s.degrees)),
-                f"{s.rmse_fit:.4f}",
-                f"{s.rmse_cv:.4f}",
-                f"{s.correlation_cv:.4f}",
-                cell("N", text_lib.short),
-                cell("S", "{:.3g}".format),
-                cell("loss", "{:.4f}".format),
-            )
-        )
-    heads = (">FLOPs", ">runs", "degrees", ">RMSE fit", ">RMSE left out", ">correlation", "N*", "S*", "loss*")
     tables.show(tables.Table(heads, rows))
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "inspect": "show which experts a run's tokens choose, before training and after",
     "collect": "write the results of finished runs to results.csv",
     "fit": "fit a scaling law to results.csv, write law.json",
+    "isoflop": "find the best size of each budget of FLOPs, without a formula",
     "predict": "predict the loss of every planned run by a law, with an interval",
     "optimum": "find the compute-optimal N, D, G of a law",
     "report": "make a page: runs, curves, law, fit against data",

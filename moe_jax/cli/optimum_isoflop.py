@@ -1,4 +1,4 @@
-"""`moe-jax optimum` of iso-FLOP fits: the power laws of parabolas, or the best N and S of a surface."""
+"""`moe-jax optimum` of iso-FLOP fits: the power laws through minima, or the best N and S of a surface."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from moe_jax.errors import UserError
 def optima(found, flops: Sequence[float]) -> list[dict[str, object]]:
     """Rows of optimum.csv for each budget of FLOPs, with intervals.
 
-    Parabolas give one row a budget, N and tokens. A surface gives its lowest point, then the best N of each S."""
-    if found.parabolas is not None:
-        return _of_parabolas(found.parabolas, flops)
+    Minima give one row a budget, N and tokens. A surface gives its lowest point, then the best N of each S."""
+    if found.minima is not None:
+        return _of_minima(found.minima, flops)
     return [row for C in flops for row in _of_surface(*found.surface(C), found.level)]
 
 
-def _of_parabolas(through, flops: Sequence[float]) -> list[dict[str, object]]:
+def _of_minima(through, flops: Sequence[float]) -> list[dict[str, object]]:
     if not np.isfinite(through.exponent):
         raise UserError(
             "fewer than two budgets of this fit have a minimum inside their runs: there is no power law to follow"
@@ -56,7 +56,7 @@ def show(found, rows: Sequence[dict]) -> None:
     """Prints the rows as a table."""
     of = ", ".join(f"{symbol} is {column}" for symbol, column in found.columns.items())
     print(f"{found.kind} ({of})")
-    if found.parabolas is not None:
+    if found.minima is not None:
         lines = [
             (
                 f"{r['flops']:.3g}",

@@ -6,11 +6,12 @@
     fitted.law.coefficients, fitted.law.intervals, fitted.law.identifiability.warnings
     laws.tabulate(list(laws.fit_groups("runs.parquet", group_by="dataset", sigma="loss_std")))    # a law for each group
     fitted.law.predict({"N": 1e9, "D": 2e10, "G": 8})       # value, low, high
-    laws.plots.fit(fitted)                                  # matplotlib figures: %matplotlib inline shows them
+    laws.plots.extrapolation(fitted)                        # matplotlib figures: %matplotlib inline shows them
+    laws.plots.every(fitted)                                # name -> what draws each figure of a fit
     laws.plots.profile(laws.profile(fitted, "alpha", [0.10, 0.11, 0.12, 0.13]), "alpha")
     planner = laws.Planner(fitted.law, choices=laws.Choices(expansion_rates=[64]))
     laws.plots.optimum([planner.best(C) for C in (1e20, 1e22)])
-    laws.plots.isoflop(laws.isoflop.fit("results.csv", "isoflop_parabolas"))
+    laws.plots.isoflop(laws.isoflop.fit("results.csv", "parabola"))
 
 laws.load("law.json") and laws.published("krajewski2024") give laws as well. A form of your own is declared with
 laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
@@ -26,6 +27,7 @@ from moe_jax.laws.groups import GroupFit, fit_groups, tabulate
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.planner import Plan, Planner
+from moe_jax.laws.residual_columns import explain_residuals
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
@@ -42,6 +44,6 @@ def __getattr__(name: str):
 __all__ = [
     "DENSE", "FORMS", "LOSS", "QUANTITIES", "Choices", "Fit", "FitData", "FitMethod", "Form", "GroupFit",
     "Identifiability", "Law", "Limits", "Objective", "Plan", "Planner", "Resampling", "Shape", "Split", "accepted",
-    "compare", "declare", "exp", "exponent", "find", "fit", "fit_groups", "get", "isoflop", "leverage", "load", "log",
-    "plots", "positive", "power", "profile", "published", "rows_of", "tabulate",
+    "compare", "declare", "exp", "explain_residuals", "exponent", "find", "fit", "fit_groups", "get", "isoflop",
+    "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of", "tabulate",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import best_values, identifiability, limits, row_weights, starts, user_file
+from moe_jax.laws import best_values, checklist, identifiability, limits, row_weights, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import LOSS, Form
 from moe_jax.laws.intervals import central
@@ -112,7 +112,7 @@ def fit(
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
-    return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
+    return Fit(checklist.filled(replace(fitted, identifiability=found), rows), rows, held_out, predicted, objective)
 
 
 def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str, weighting: str) -> FitData:

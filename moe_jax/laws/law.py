@@ -68,6 +68,9 @@ class Law:
     data: FitData = field(default_factory=FitData)
     method: FitMethod = field(default_factory=FitMethod)
     identifiability: Identifiability = field(default_factory=Identifiability)
+    checklist: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what a reader must know (checklist.py); item -> sentence
 
     @property
     def name(self) -> str:
@@ -190,6 +193,7 @@ _KEYS = {
     "weights": ("data", "weights"),
     "unidentified": ("identifiability", "unidentified"),
     "warnings": ("identifiability", "warnings"),
+    "checklist": ("", "checklist"),
 }
 _HINTS = {
     group: get_type_hints(cls)

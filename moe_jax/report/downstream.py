@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from moe_jax.report.panels import MOST_PANELS, add_legend, colour_by, row_of_panels, shared_labels, spread_over, style
+from moe_jax.figure_style import style
+from moe_jax.report.panels import MOST_PANELS, add_legend, colour_by, row_of_panels, shared_labels, spread_over
 from moe_jax.text import short
 
 BITS, ACCURACY = "_bits_per_byte", "_accuracy"  # columns of a task end in them (evaluation/tasks/metrics.py)

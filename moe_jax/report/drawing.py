@@ -7,8 +7,8 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from moe_jax import files
+from moe_jax.figure_style import to_bytes
 from moe_jax.report.elements import EmbeddedFigure
-from moe_jax.report.panels import to_bytes
 
 
 @dataclasses.dataclass(frozen=True)

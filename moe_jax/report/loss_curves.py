@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moe_jax.figure_style import style
 from moe_jax.report.panels import (
     MOST_ENTRIES,
     MOST_PANELS,
@@ -19,7 +20,6 @@ from moe_jax.report.panels import (
     row_of_panels,
     shared_labels,
     spread_over,
-    style,
 )
 from moe_jax.sweep.run_state import State
 

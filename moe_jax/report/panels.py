@@ -1,9 +1,5 @@
-"""The panels that the report's figures are drawn in: their style, colours, ticks and legends.
+"""The panels that the report's figures are drawn in: their colours, ticks and legends."""
 
-Figures are made without pyplot: no window system, no state between two of them.
-"""
-
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,44 +7,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from moe_jax.figure_style import STYLE
 from moe_jax.text import short
 
 MOST_PANELS, MOST_ENTRIES = 6, 9  # of a figure, of a legend: more cannot be told apart
 BLUE = "#1f5fa8"  # where a figure needs one colour
 _APART = 0.24  # of an axis' length between two of its labels
-
-_STYLE = {
-    "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "legend.fontsize": 8.5, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "lines.linewidth": 1.4,
-    "lines.markersize": 5, "legend.frameon": False, "svg.hashsalt": "moe_jax", "axes.axisbelow": True,
-}  # fmt: skip
-
-
-def style() -> Any:
-    """The context in which a figure is made, so that all look alike."""
-    return matplotlib.rc_context(_STYLE)
-
-
-def to_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as `svg` or `png`; the same bytes for the same data."""
-    out = io.BytesIO()
-    with style():
-        if figure.get_layout_engine() is not None:  # once: the layout costs as much as the drawing
-            figure.draw_without_rendering()
-            figure.set_layout_engine(None)
-        figure.set_dpi(160)
-        # Not Figure.savefig: before it draws, it draws once to nowhere, for a layout that is done here.
-        if kind == "svg":
-            FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})
-        else:
-            FigureCanvasAgg(figure).print_png(out)
-    return out.getvalue()
 
 
 def row_of_panels(n: int, *, share: bool = True) -> tuple[Figure, list[Axes]]:
@@ -93,8 +61,8 @@ def add_legend(
 
 def shared_labels(figure: Figure, x: str, y: str) -> None:
     """Labels both axes once for all panels."""
-    figure.supxlabel(x, fontsize=_STYLE["axes.labelsize"])
-    figure.supylabel(y, fontsize=_STYLE["axes.labelsize"])
+    figure.supxlabel(x, fontsize=STYLE["axes.labelsize"])
+    figure.supylabel(y, fontsize=STYLE["axes.labelsize"])
 
 
 def axis_value(axis: str, value: float | None) -> str:

@@ -1,49 +1,44 @@
-"""Iso-FLOP fits of any table of losses, parabolas or surfaces at fixed budgets, and the file that keeps them.
+"""Iso-FLOP fits of any table of losses: minima or surfaces at fixed budgets.
 
-    found = laws.isoflop.fit("results.csv", "isoflop_surface")
+    found = laws.isoflop.fit("results.csv", "surface")
     found.surfaces[1e20].best()
 
 These fits have no form; their columns are selected and checked like those of a law with a form."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
-from etils import epath
 
-from moe_jax import errors, files
-from moe_jax.laws import rows
+from moe_jax import errors
+from moe_jax.laws import limits, rows
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.forms import Axes
 from moe_jax.laws.isoflop import budgets as grouping
-from moe_jax.laws.isoflop import parabolas, surfaces
-from moe_jax.laws.isoflop.parabolas import Parabolas
+from moe_jax.laws.isoflop import envelope, minima, one_budget, surfaces
+from moe_jax.laws.isoflop.minima import Minima
 from moe_jax.laws.isoflop.surfaces import Surface
 from moe_jax.text import count
 
-KINDS = {
-    axes.name: axes
-    for axes in (
-        Axes(name="isoflop_parabolas", columns={"N": "n_total", "D": "tokens", "C": "train_flops"}),
-        Axes(
-            name="isoflop_surface",
-            columns={"N": "n_total", "S": "sparsity", "C": "flops_abnar2025"},
-            shares=frozenset({"S"}),
-        ),
-    )
+_MINIMA = {"N": "n_total", "D": "tokens", "C": "train_flops"}
+METHODS = {
+    **{name: Axes(name=name, columns=_MINIMA) for name in (*one_budget.METHODS, "envelope")},
+    "surface": Axes(
+        name="surface",
+        columns={"N": "n_total", "S": "sparsity", "C": "flops_abnar2025"},
+        shares=frozenset({"S"}),
+    ),
 }
-
-_PLAIN = ("level", "columns", "loss", "n_fit", "data_sha256", "tolerance")
+_SAMPLES = 100  # of a surface at most, as in the paper
 
 
 @dataclass(frozen=True)
 class IsoFlop:
-    """Parabolas (kind isoflop_parabolas) or surfaces by budget (isoflop_surface); the rest as in FitData and Law."""
+    """Minima by budget, or surfaces by budget (method surface); the rest as in FitData and Law."""
 
-    kind: str
-    parabolas: Parabolas | None = None
+    method: str
+    minima: Minima | None = None
     surfaces: Mapping[float, Surface] = field(default_factory=dict)
     level: float = 0.8
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +49,12 @@ class IsoFlop:
     tolerance: float = grouping.TOLERANCE
     budgets: tuple[float, ...] = ()
     runs: rows.Rows | None = None  # the rows fitted, for figures; the file does not hold them
+    curves: tuple[envelope.TrainingCurve, ...] = ()  # of an envelope, for figures; the file does not hold them
+
+    @property
+    def kind(self) -> str:
+        """What the file calls these fits."""
+        return "isoflop_surface" if self.minima is None else "isoflop_minima"
 
     def of_budget(self, flops: float) -> np.ndarray:
         """Indices of the runs of a budget."""
@@ -67,21 +68,10 @@ class IsoFlop:
             raise errors.UserError(f"a surface holds at its own budget: {known} FLOPs, not {flops:.3g}")
         return nearest, self.surfaces[nearest]
 
-    def save(self, path) -> None:
-        """Writes the file atomically."""
-        path = epath.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"law": self.kind}
-        stored |= {k: getattr(self, k) for k in (*_PLAIN, "notes", "budgets")}
-        if self.parabolas is not None:
-            stored["parabolas"] = asdict(self.parabolas) | {"table": self.parabolas.table.to_dict("records")}
-        stored["surfaces"] = [{"flops": C} | asdict(surface) for C, surface in self.surfaces.items()]
-        files.write_sealed(path, _plain(stored))
-
 
 def fit(
     table,
-    kind: str,
+    method: str = "parabola",
     *,
     loss: str = "eval_loss",
     columns: Mapping[str, str] | None = None,
@@ -90,39 +80,33 @@ def fit(
     budgets: Sequence[float] | None = None,
     tolerance: float = grouping.TOLERANCE,
     resampling: Resampling | None = None,
+    logged: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> IsoFlop:
-    """Parabolas or surfaces of the runs of each budget.
+    """Minima or surfaces of the runs of each budget, by one of METHODS.
 
     Arguments as for laws.fit; budgets (FLOPs) and tolerance decide which runs share a budget (see budgets.group).
-    Raises UserError for data that cannot determine them."""
-    if kind not in KINDS:
-        raise errors.UserError(f"there is no iso-FLOP fit {kind!r}; there are {', '.join(KINDS)}")
+    logged: for an envelope, run's name -> (tokens, losses) of its training curve; without it the envelope is that of
+    the final losses. Raises UserError for data that cannot determine them, and for more rows or samples than limits.py
+    allows."""
+    if method not in METHODS:
+        raise errors.UserError(f"there is no iso-FLOP method {method!r}; there are {', '.join(METHODS)}")
     frame, digest = rows.load(table)
-    used = rows.select(frame, KINDS[kind], loss, columns, where, best_of)
-    resampling, axes = resampling or Resampling(), used.columns
-    groups = grouping.group(axes["C"], budgets, tolerance)
-    found = None
-    if kind == "isoflop_parabolas":
-        found = parabolas.fit(
-            axes["N"], axes["D"], axes["C"], used.losses, budgets=[*groups], tolerance=tolerance, resampling=resampling
-        )
-        left_out, fitted, why = found.left_out, {}, "with three sizes"
-    else:
-        few = min(resampling.samples, 100)
-        fitted = {
-            C: surfaces.fit(axes["N"][g], axes["S"][g], used.losses[g], samples=few, seed=resampling.seed)
-            for C, g in groups.items()
-        }
-        left_out, why = len(used) - sum(len(g) for g in groups.values()), ""
-    notes = list(used.notes)
+    used = rows.select(frame, METHODS[method], loss, columns, where, best_of)
+    resampling = resampling or Resampling()
+    limits.refuse_rows(len(used))
+    limits.refuse_samples(len(used), resampling.samples)
+    found = {"surface": _surfaces, "envelope": _envelope}.get(method, _minima)(
+        method, used, budgets, tolerance, resampling, logged
+    )
+    left_out = found.pop("left_out")
+    notes = [*used.notes, *found.pop("notes")]
     if left_out:
+        enough = "" if method == "surface" else f" with {one_budget.SIZES[method]} sizes"
         notes.append(
-            f"{count(left_out, 'run')} of {len(used)} left out: not within {tolerance:.0%} of a budget {why}".rstrip()
+            f"{count(left_out, 'run')} of {len(used)} left out: not within {tolerance:.0%} of a budget{enough}"
         )
     return IsoFlop(
-        kind=kind,
-        parabolas=found,
-        surfaces=fitted,
+        method=method,
         level=resampling.level,
         columns=dict(used.sources),
         loss=loss,
@@ -130,43 +114,57 @@ def fit(
         data_sha256=digest,
         notes=tuple(notes),
         tolerance=tolerance,
-        budgets=tuple(groups),
         runs=used,
+        **found,
     )
 
 
-def load(path) -> IsoFlop | None:
-    """The fits in a file that `save` wrote; None for a law with a form. Raises UserError for a damaged file."""
-    path = epath.Path(path)
-    stored = files.read_sealed(path)
-    if stored.get("law") not in KINDS:
-        return None
-    try:
-        through, fitted = stored.get("parabolas"), {}
-        if through is not None:
-            arrays = {k: np.array(through[k], np.float64) for k in ("power_laws", "samples")}
-            arrays["samples"] = arrays["samples"].reshape(-1, 2, 2)
-            through = Parabolas(**through | arrays | {"table": pd.DataFrame(through["table"])})
-        for given in stored["surfaces"]:
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "flops"}
-            values |= {k: np.array(given[k], np.float64) for k in ("weights", "samples")}
-            values["samples"] = values["samples"].reshape(-1, len(values["weights"]))
-            fitted[float(given["flops"])] = Surface(**values)
-        plain = {k: stored[k] for k in _PLAIN} | {k: tuple(stored[k]) for k in ("notes", "budgets")}
-        return IsoFlop(stored["law"], through, fitted, **plain)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise errors.UserError(f"{path} is damaged ({type(e).__name__}: {e}); fit it again") from e
+def _minima(method, used, budgets, tolerance, resampling, logged) -> dict:
+    axes = used.columns
+    groups = grouping.group(axes["C"], budgets, tolerance)
+    found = minima.fit(
+        axes["N"], axes["D"], axes["C"], used.losses,
+        method=method, budgets=[*groups], tolerance=tolerance, resampling=resampling,
+    )  # fmt: skip
+    return {"minima": found, "budgets": tuple(groups), "left_out": found.left_out, "notes": ()}
 
 
-def _plain(value):
-    """A value as JSON can hold it: arrays as lists, numbers that are not finite as null."""
-    match value:
-        case np.ndarray() | np.generic():
-            return _plain(value.tolist())
-        case Mapping():
-            return {k: _plain(v) for k, v in value.items()}
-        case list() | tuple():
-            return [_plain(v) for v in value]
-        case float():
-            return value if math.isfinite(value) else None
-    return value
+def _envelope(method, used, budgets, tolerance, resampling, logged) -> dict:
+    """Approach 1 knows no budgets of the grid: every compute up to the dearest run's is one."""
+    axes = used.columns
+    if budgets is not None:
+        raise errors.UserError(
+            "an envelope takes every budget up to its dearest run's: --budgets (budgets) is not for it"
+        )
+    if logged is None:
+        found = envelope.of_final_losses(axes["N"], axes["D"], axes["C"], used.losses, resampling)
+        return {
+            "minima": found,
+            "left_out": 0,
+            "notes": (_FINAL,),
+        }
+    curves = envelope.curves_of(logged, used.names, axes["N"], axes["D"], axes["C"])
+    without, notes = len(used) - len(curves), [_SCHEDULE]
+    if without:
+        notes.append(f"{count(without, 'run')} of {len(used)} without a training curve")
+    found = envelope.of_curves(curves, resampling)
+    return {"minima": found, "left_out": 0, "notes": notes, "curves": tuple(curves)}
+
+
+def _surfaces(method, used, budgets, tolerance, resampling, logged) -> dict:
+    axes = used.columns
+    groups = grouping.group(axes["C"], budgets, tolerance)
+    samples = min(resampling.samples, _SAMPLES)
+    fitted = {
+        C: surfaces.fit(axes["N"][g], axes["S"][g], used.losses[g], samples=samples, seed=resampling.seed)
+        for C, g in groups.items()
+    }
+    left_out = len(used) - sum(len(g) for g in groups.values())
+    return {"surfaces": fitted, "budgets": tuple(groups), "left_out": left_out, "notes": ()}
+
+
+_FINAL = "the envelope is that of final losses, not of training curves"
+_SCHEDULE = (
+    "the envelope is that of training losses: before the end of a decaying schedule they lie above those of a run"
+    " planned to that length, which moves N* and D*"
+)

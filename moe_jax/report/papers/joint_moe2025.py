@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moe_jax import laws
+from moe_jax.figure_style import style
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import Paragraph, Table
-from moe_jax.report.panels import colour_by, row_of_panels, style
+from moe_jax.report.panels import colour_by, row_of_panels
 from moe_jax.report.papers.item import Item, not_reproduced
 from moe_jax.report.papers.refits import coefficient, error, fit_form
 from moe_jax.report.papers.sources import Sources

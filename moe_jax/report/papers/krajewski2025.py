@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_jax.config import config_file, counts, packaged
+from moe_jax.figure_style import style
 from moe_jax.report import downstream
 from moe_jax.report.downstream import ACCURACY, BITS
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import Table
-from moe_jax.report.panels import BLUE, colour_by, row_of_panels, style
+from moe_jax.report.panels import BLUE, colour_by, row_of_panels
 from moe_jax.report.papers.item import Item, not_reproduced
 from moe_jax.report.papers.sources import Sources
 from moe_jax.text import count, short

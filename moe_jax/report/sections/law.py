@@ -29,6 +29,7 @@ class LawSection:
     notes: Sequence[str]
     errors: Table
     method: str
+    checklist: Table
 
 
 def law(checked: CheckedLaw) -> LawSection:
@@ -45,6 +46,7 @@ def law(checked: CheckedLaw) -> LawSection:
         notes=fitted.data.notes,
         errors=_errors(fitted),
         method=_method(fitted),
+        checklist=_checklist(fitted),
     )
 
 
@@ -100,3 +102,10 @@ def _method(fitted: "Law") -> str:
         f"{o.get('l2')}. {method.starts_at_best} of {method.starts} starts reached the best optimum. Intervals "
         f"come from {len(next(iter(fitted.samples.values()), ()))} bootstrap samples."
     )
+
+
+def _checklist(fitted: "Law") -> Table:
+    caption = (
+        "What a reader must know of a law before trusting it, after the checklist of Li et al. 2025, (Mis)Fitting."
+    )
+    return Table(["", "this fit"], [[item, said] for item, said in fitted.checklist.items()], caption=caption)

@@ -127,7 +127,7 @@ def _figure_6(printed: Mapping, ours: laws.Fit | str | None) -> Item:
 def _figure_8(sources: Sources) -> Item:
     title = "Figure 8, our runs: a surface for each budget"
     try:
-        found = laws.isoflop.fit(sources.ours, "isoflop_surface")
+        found = laws.isoflop.fit(sources.ours, "surface")
     except UserError as e:
         return Item(title, [Paragraph(f"Our runs: {e}.")])
     caption = f"{sources.name}: runs and the surface through them, one curve per sparsity."
