@@ -11,7 +11,7 @@ RANGES = {"N": (1e8, 1e10), "D": (4e9, 4e11), "U": (1e9, 4e11), "C": (1e18, 1e22
 RANGES |= {"A": (1e7, 1e8), "K": (1, 32)}
 # What forms without published coefficients are planted with.
 TYPICAL = {
-    "farseer2025": dict(a1=-0.12, alpha=0.12, b1=0.45, a2=80, beta=-0.1, b2=-5.0, a3=-0.02, gamma=0.17, b3=1.0),
+    "farseer2025": dict(a1=-0.12, alpha=0.125, b1=0.42, a2=90, beta=-0.1, b2=-5.5, a3=-0.02, gamma=0.17, b3=0.2),
 }
 CHOICES = {"G": [1, 2, 4, 8, 16], "S": [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98], "E": [1, 2, 4, 8, 16, 32, 64, 128, 512]}
 CHOICES |= {"R": [0, 0.1, 0.2, 0.3, 0.5, 0.7]}
