@@ -45,6 +45,7 @@ def _fit_form(flags: argparse.Namespace, results: str) -> dict[str, Callable]:
     from moe_jax.laws import user_file
 
     options = fit_flags.options(flags)
+    fit_tables.say(*filter(None, [options.caveat]))
     out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), "law.json")
     request = _request(flags, results, user_file.find_form(options.law))
     shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures)
