@@ -38,7 +38,8 @@ def saturated(E, E_start, E_max):
     return 1 / (1 / (E - 1 + 1 / (1 / E_start - 1 / E_max)) + 1 / E_max)
 
 
-# Bounds that keep 1/E_start − 1/E_max above zero.
+# Bounds that keep 1/E_start − 1/E_max above zero. Where all runs have E ≤ 32, Ê hardly bends, and noise alone may put
+# E_max at either bound; from 10 instead of 50 the optima were the same (docs/laws_forms.md).
 _E_START = positive(1.1, 5, bounds=(1 + 1e-6, 40))
 _E_MAX = positive(100, 1000, bounds=(50, 1e9))
 
