@@ -54,6 +54,8 @@ def _isoflop(source: str):
 def _planner(flags: argparse.Namespace, law):
     from moe_jax import laws
 
+    if not flags.unique_tokens > 0:
+        raise errors.UserError(f"--unique_tokens is {flags.unique_tokens:g}, must be above 0")
     if math.isfinite(flags.unique_tokens) and "unique_tokens" not in law.form.columns.values():
         raise errors.UserError(
             f"--unique_tokens needs a law that says what reading tokens again is worth, as muennighoff2023; {law.name}"
@@ -168,7 +170,8 @@ _SHOWN = (
 
 
 def _show(law, plans, ratios) -> None:
-    shown = [(k, head) for k, head in _SHOWN if k != "granularity" or "G" in law.form.symbols]
+    chosen = "G" in law.form.symbols or "top_k" in law.form.columns.values()
+    shown = [(k, head) for k, head in _SHOWN if k != "granularity" or chosen]
     heads = [
         ">FLOPs",
         *(f">{head}" for _, head in shown),

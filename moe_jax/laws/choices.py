@@ -57,7 +57,7 @@ class Choices:
         return Experts(E, np.full_like(E, self.active_rate), G)
 
     def _granularities(self, law: Law) -> Sequence[float]:
-        if {"G", "K"} & set(law.form.symbols):  # K active experts: G times the active rate
+        if "G" in law.form.symbols or "top_k" in law.form.columns.values():  # top_k = K·G
             return self.granularities
         return (_constant(law, "granularity", 1),)
 
@@ -70,7 +70,7 @@ class Choices:
             return tuple(self.active_rate / (1 - S) for S in SPARSITIES)
         if "expansion_rate" in law.data.constants:
             return (_constant(law, "expansion_rate"),)
-        if {"E", "A"} & set(law.form.symbols):
+        if "E" in law.form.symbols or {"n_total", "n_active"} <= set(law.form.columns.values()):
             return (1, 2, 4, 8, 16, 32)
         if "G" in law.form.symbols:
             raise errors.UserError(

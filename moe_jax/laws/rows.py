@@ -193,9 +193,10 @@ def _columns_beside(rows: Rows) -> tuple[dict[str, object], list[str]]:
 def _repeating(rows: Rows, form: Axes) -> list[str]:
     """A sentence about runs that read tokens again, where the form has no term for that."""
     table = rows.table
-    if "unique_tokens" not in table.columns or "unique_tokens" in rows.sources.values():
+    if not {"tokens", "unique_tokens"} <= set(table.columns) or "unique_tokens" in rows.sources.values():
         return []
-    times = (pd.to_numeric(table.get("tokens"), errors="coerce") / pd.to_numeric(table["unique_tokens"])).dropna()
+    tokens, unique = (pd.to_numeric(table[c], errors="coerce") for c in ("tokens", "unique_tokens"))
+    times = tokens / unique.where(unique > 0)
     if not (again := times > 1.01).any():
         return []
     return [
