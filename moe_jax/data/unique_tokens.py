@@ -13,7 +13,7 @@ def unique_tokens(tokens: int, train_tokens: int, data: DataConfig) -> int:
     tokens / L are drawn without replacement."""
     L = data.sequence_length
     if data.windows == "packed":
-        return min(tokens, (train_tokens - 1) // L * L)
+        return min(tokens, max(train_tokens - 1, 0) // L * L)
     places = max(train_tokens - L, 1)
     drawn = min(tokens / L / places, 1.0)
     seen = 1.0 if drawn == 1 else -math.expm1(L * math.log1p(-drawn))
