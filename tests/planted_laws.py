@@ -7,8 +7,14 @@ import numpy as np
 from moe_jax import laws
 
 QUICK = laws.Resampling(samples=0)
-RANGES = {"N": (1e8, 1e10), "D": (4e9, 4e11)}
+RANGES = {"N": (1e8, 1e10), "D": (4e9, 4e11), "U": (1e9, 4e11), "C": (1e18, 1e22), "w": (256, 4096), "l": (3, 80)}
+RANGES |= {"A": (1e7, 1e8), "K": (1, 32)}
+# What forms without published coefficients are planted with.
+TYPICAL = {
+    "farseer2025": dict(a1=-0.12, alpha=0.125, b1=0.42, a2=90, beta=-0.1, b2=-5.5, a3=-0.02, gamma=0.17, b3=0.2),
+}
 CHOICES = {"G": [1, 2, 4, 8, 16], "S": [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98], "E": [1, 2, 4, 8, 16, 32, 64, 128, 512]}
+CHOICES |= {"R": [0, 0.1, 0.2, 0.3, 0.5, 0.7]}
 
 
 def grid(sizes=5, tokens=5, granularities=(1, 2, 4, 8, 16)):
@@ -35,10 +41,10 @@ def design(form, runs, seed=0):
 
 def moved(form):
     """A law near the published one, which is itself a start of every fit and would make recovery trivial."""
-    published = next(iter(form.published.values()))
+    published = next(iter(form.published.values()), TYPICAL.get(form.name))
     factors = 1 + 0.06 * np.resize([1, -1, 0.5], len(form.names))
     values = {k: v * f for (k, v), f in zip(published.items(), factors, strict=True)}
-    return dataclasses.replace(laws.published(form.name), coefficients=values)
+    return laws.Law(form=form, coefficients=values, data=laws.FitData(columns=form.columns))
 
 
 def planted_runs(form, runs, noise, seed=0):

@@ -1,5 +1,6 @@
 """A sweep's folder as training leaves it, without training: losses come from a planted law."""
 
+import dataclasses
 import json
 import math
 import time
@@ -18,7 +19,7 @@ from moe_jax.sweep.rundir import RunDir
 from moe_jax.sweep.workdir import Workdir
 from moe_jax.training.metrics import Recorder
 
-STORE = StoreIdentity("stores/python_stdlib_byte", "5e" * 32, 256)
+STORE = StoreIdentity("stores/python_stdlib_byte", "5e" * 32, 256, train_tokens=200_001)
 LAW = {"c": 0.8, "g": 0.5, "gamma": 0.6, "a": 9.0, "alpha": 0.2, "b": 60.0, "beta": 0.35}  # nats, at this tiny size
 WIDTHS, TOKENS, GRANULARITIES = (16, 32, 64), (96_000, 192_000, 384_000), (1, 2, 4)
 
@@ -81,7 +82,8 @@ def diverged_result_of(run: PlannedRun, step: int) -> Result:
 
 def run_record_of(run: PlannedRun, **changed: Any) -> RunRecord:
     """The run.json of a run that has started."""
-    store = RunStore(STORE.path, STORE.sha256, STORE.vocab_size, vocabulary={"kind": "byte"}, end_of_document=1)
+    known = dataclasses.asdict(STORE)
+    store = RunStore(**known, vocabulary={"kind": "byte"}, end_of_document=1)
     values = {
         "name": run.name, "began": time.time(), "attempt": 1, "config": run.config, "config_hash": run.config_hash,
         "counts": run.counts, "store": store, "mesh": {"replica": 1, "data": 1, "expert": 1}, "device": "cpu",

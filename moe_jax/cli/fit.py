@@ -39,6 +39,7 @@ def _fit(flags: argparse.Namespace, results: str) -> None:
     from moe_jax.laws import rate_figure, user_file
 
     options = fit_flags.options(flags)
+    fit_tables.say(*filter(None, [options.caveat]))
     form = user_file.find_form(options.law)
     name = "law" if form.quantity == laws.LOSS else form.name  # a law of rates stands beside the law of losses
     out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")

@@ -73,7 +73,8 @@ def _add_tables(p: argparse.ArgumentParser) -> None:
 
 def _add_fit(p: argparse.ArgumentParser) -> None:
     add = p.add_argument
-    add("--preset", help="a paper's own objective, starts and split; other flags override it")
+    preset = "a paper's own objective, starts and split (joint_moe2025: made after the paper, not its own); other flags"
+    add("--preset", help=f"{preset} override it")
     add("--space", choices=("log", "linear"), help="residuals of ln loss or of loss (default log)")
     add("--huber", type=float, help="residual above which the objective is linear; inf: least squares (default 1e-3)")
     add("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
@@ -114,6 +115,7 @@ class Options:
     law: str
     fix: dict[str, float]
     start: object  # a number, or a grid {coefficient: values}
+    caveat: str  # of the preset
     shared: dict[str, object]  # loss, columns, where, best_of, objective, split, resampling: those of a comparison too
 
 
@@ -145,6 +147,7 @@ def options(flags: argparse.Namespace) -> Options:
         law=law,
         fix={**(preset.fix if preset else {}), **_fixed(flags.fix)},
         start=_start(flags.starts, preset),
+        caveat=preset.caveat if preset else "",
         shared=shared,
     )
 

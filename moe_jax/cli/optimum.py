@@ -54,12 +54,21 @@ def _isoflop(source: str):
 def _planner(flags: argparse.Namespace, law):
     from moe_jax import laws
 
+    if not flags.unique_tokens > 0:
+        raise errors.UserError(f"--unique_tokens is {flags.unique_tokens:g}, must be above 0")
+    if math.isfinite(flags.unique_tokens) and "unique_tokens" not in law.form.columns.values():
+        raise errors.UserError(
+            f"--unique_tokens needs a law that says what reading tokens again is worth, as muennighoff2023; {law.name}"
+            " does not: --tokens limits what it trains on"
+        )
     return laws.Planner(
         law,
         cost=flags.cost,
         shape=laws.Shape(flags.aspect, flags.ff_matrices, flags.ff_ratio, flags.vocab_size, flags.sequence_length),
         choices=_choices(flags),
-        limits=laws.Limits(flags.parameters, flags.memory, flags.bytes_per_parameter, flags.tokens),
+        limits=laws.Limits(
+            flags.parameters, flags.memory, flags.bytes_per_parameter, flags.tokens, flags.unique_tokens
+        ),
     )
 
 
@@ -88,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--sparsity", metavar="S,…", help="values of S to choose from, in place of E = K / (1 − S)")
     p.add_argument("--active_rate", type=float, default=1, help="K (default 1)")
     p.add_argument("--tokens", type=float, default=math.inf, help="limit on training tokens")
+    unique = "different tokens that there are; more are repetitions (a law over U, such as muennighoff2023)"
+    p.add_argument("--unique_tokens", type=float, default=math.inf, metavar="TOKENS", help=unique)
     p.add_argument("--parameters", type=float, default=math.inf, help="limit on all parameters")
     p.add_argument(
         "--memory", type=float, default=math.inf, metavar="BYTES", help="limit on the memory of all parameters"
@@ -159,7 +170,8 @@ _SHOWN = (
 
 
 def _show(law, plans, ratios) -> None:
-    shown = [(k, head) for k, head in _SHOWN if k != "granularity" or "G" in law.form.symbols]
+    chosen = "G" in law.form.symbols or "top_k" in law.form.columns.values()
+    shown = [(k, head) for k, head in _SHOWN if k != "granularity" or chosen]
     heads = [
         ">FLOPs",
         *(f">{head}" for _, head in shown),

@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax import laws
 
     law = laws.find(flags.law or os.path.join(flags.workdir, "law.json"))
-    runs = _planned(config_args, flags.workdir)
-    rows = _predict(law, runs, _states(flags.workdir, runs), flags.level)
+    runs, store = _planned(config_args, flags.workdir)
+    rows = _predict(law, runs, store, _states(flags.workdir, runs), flags.level)
     _show(law, rows)
     out = epath.Path(flags.out or os.path.join(flags.workdir or "", "prediction.csv"))
     with outputs.writing(str(out), "--out"):
@@ -58,13 +58,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _planned(config_args: Sequence[str], workdir: str | None):
+    """(the planned runs, their token store)."""
     from moe_jax.sweep.planned_grid import plan_grid
     from moe_jax.sweep.workdir import Workdir
 
     if workdir:
-        return Workdir(workdir).existing_manifest().runs
+        manifest = Workdir(workdir).existing_manifest()
+        return manifest.runs, manifest.store
     file = config_file.load(config_args)
-    return plan_grid(file, store_required=file.config.model.vocab_size is None).runs
+    grid = plan_grid(file, store_required=file.config.model.vocab_size is None)
+    return grid.runs, grid.identity
 
 
 def _states(workdir: str | None, runs) -> list[str]:
@@ -78,12 +81,12 @@ def _states(workdir: str | None, runs) -> list[str]:
     return [state_of(run, work.run_dir(run.name), now).state for run in runs]
 
 
-def _predict(law, runs, states: Sequence[str], level: float | None) -> list[dict[str, object]]:
+def _predict(law, runs, store, states: Sequence[str], level: float | None) -> list[dict[str, object]]:
     import numpy as np
 
     from moe_jax.sweep import results
 
-    known = [{**dataclasses.asdict(run.counts), **results.planned_columns(run)} for run in runs]
+    known = [{**dataclasses.asdict(run.counts), **results.planned_columns(run, store.train_tokens)} for run in runs]
     for run, columns in zip(runs, known, strict=True):
         if missing := [c for c in law.form.columns.values() if columns.get(c) is None]:
             raise UserError(f"{run.name} has no {missing[0]}, and {law.name} needs it")

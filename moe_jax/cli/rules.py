@@ -156,7 +156,7 @@ def _columns(config: Config, vocab_size: int) -> dict:
     V, D = config.model.vocab_size or vocab_size, config.train.tokens
     parameters, flops = counts.count_parameters(config, V), counts.count_flops(config, V, D)
     counted = counts.RunCounts(**vars(parameters), **vars(flops), steps=config.steps, vocab_size=V)
-    return {**dataclasses.asdict(counted), **results.planned_columns(PlannedRun("", {}, config, counted, ""))}
+    return {**dataclasses.asdict(counted), **results.planned_columns(PlannedRun("", {}, config, counted, ""), None)}
 
 
 def _vocab_size(file: ConfigFile) -> int:

@@ -6,6 +6,7 @@ Imports the ground (errors, files, progress, …) and `config`, never JAX or Ten
     store             the token store: arrays of token ids and store.json
     batches           training batches by step, held-out windows by row
     windows           a config's training batches and held-out windows
+    unique_tokens     how many different tokens a run learns from
     permutation       a shuffle of windows that is computed, not stored
     prefetch          the next batches, read in a thread
     cache             a host's own copy of a store

@@ -17,12 +17,26 @@ laws.load("law.json") and laws.published("krajewski2024") give laws as well. A f
 laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
 """
 
-from moe_jax.laws import dense, isoflop, rates, sparse  # noqa: F401  (dense, sparse and rates declare the forms)
+from moe_jax.laws import dense, isoflop, rates, repetition, sparse  # noqa: F401  (all but isoflop declare forms)
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.choices import DENSE, Choices, Limits
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
+from moe_jax.laws.efficiency_leverage import efficiency_leverage, ling2025_leverage
 from moe_jax.laws.fitting import Fit, fit, rows_of
-from moe_jax.laws.forms import FORMS, LOSS, QUANTITIES, Form, declare, exp, exponent, get, log, positive, power
+from moe_jax.laws.forms import (
+    FORMS,
+    LOSS,
+    QUANTITIES,
+    Form,
+    declare,
+    exp,
+    exponent,
+    get,
+    log,
+    minimum,
+    positive,
+    power,
+)  # fmt: skip
 from moe_jax.laws.groups import GroupFit, fit_groups, tabulate
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
 from moe_jax.laws.objective import Objective
@@ -44,6 +58,7 @@ def __getattr__(name: str):
 __all__ = [
     "DENSE", "FORMS", "LOSS", "QUANTITIES", "Choices", "Fit", "FitData", "FitMethod", "Form", "GroupFit",
     "Identifiability", "Law", "Limits", "Objective", "Plan", "Planner", "Resampling", "Shape", "Split", "accepted",
-    "compare", "declare", "exp", "explain_residuals", "exponent", "find", "fit", "fit_groups", "get", "isoflop",
-    "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of", "tabulate",
+    "compare", "declare", "efficiency_leverage", "exp", "explain_residuals", "exponent", "find", "fit", "fit_groups",
+    "get", "isoflop", "leverage", "ling2025_leverage", "load", "log", "minimum", "plots", "positive", "power",
+    "profile", "published", "rows_of", "tabulate",
 ]  # fmt: skip

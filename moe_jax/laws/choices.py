@@ -22,6 +22,7 @@ class Limits:
     memory_bytes: float = np.inf
     bytes_per_parameter: float = 16
     tokens: float = np.inf  # tokens available; a larger budget then goes to a larger model
+    unique_tokens: float = np.inf  # different ones, of a law that says what reading them again is worth
 
     @property
     def n_total(self) -> float:
@@ -56,7 +57,7 @@ class Choices:
         return Experts(E, np.full_like(E, self.active_rate), G)
 
     def _granularities(self, law: Law) -> Sequence[float]:
-        if "G" in law.form.symbols:
+        if "G" in law.form.symbols or "top_k" in law.form.columns.values():  # top_k = K·G
             return self.granularities
         return (_constant(law, "granularity", 1),)
 
@@ -69,7 +70,7 @@ class Choices:
             return tuple(self.active_rate / (1 - S) for S in SPARSITIES)
         if "expansion_rate" in law.data.constants:
             return (_constant(law, "expansion_rate"),)
-        if "E" in law.form.symbols:
+        if "E" in law.form.symbols or {"n_total", "n_active"} <= set(law.form.columns.values()):
             return (1, 2, 4, 8, 16, 32)
         if "G" in law.form.symbols:
             raise errors.UserError(

@@ -2,7 +2,7 @@
 
 import math
 
-from moe_jax.laws.forms import declare, exponent, positive, power
+from moe_jax.laws.forms import declare, exp, exponent, positive, power
 
 
 @declare(
@@ -88,3 +88,82 @@ def gadre2024(N, D, E, a, b, eta):
 )
 def krajewski2024_dense(N, D, c, a, alpha, b, beta):
     return c + a * power(N, -alpha) + b * power(D, -beta)
+
+
+@declare(
+    formula="E + A * C^-alpha",
+    source="Marin's MoE iso-FLOP sweep v16 (experiments/grug/moe): E = 64, top-4; of compute-optimal points alone",
+    columns={"C": "train_flops"},
+    coefficients={"E": positive(0.3, 3), "A": positive(1, 1e4), "alpha": exponent(0.02, 0.3)},
+    published={"Paloma macro loss": {"E": 1.6, "A": 95.18, "alpha": 0.0941}},
+    holds_at={"Paloma macro loss": {"expansion_rate": 64}},
+)
+def frontier(C, E, A, alpha):
+    return E + A * power(C, -alpha)
+
+
+# The paper's coefficients could not be checked, so none are published here.
+@declare(
+    formula="exp(a3 * N^gamma + b3) + exp(a2 * N^beta + b2) * D^(-exp(a1 * N^alpha + b1))",
+    source="Farseer, Li et al. 2025 (2506.10972); the form only; N without embeddings",
+    columns={"N": "n_active_nonemb", "D": "tokens"},
+    cost="flops_6nd",
+    coefficients={
+        "a1": exponent(-1, -0.01),
+        "alpha": exponent(0.05, 0.3, bounds=(1e-3, 2)),
+        "b1": exponent(-1, 1),
+        "a2": exponent(1, 100, bounds=(-1e4, 1e4)),
+        "beta": exponent(-0.3, -0.05, bounds=(-2, -1e-3)),
+        "b2": exponent(-8, 4, bounds=(-100, 100)),
+        "a3": exponent(-0.2, -0.005),
+        "gamma": exponent(0.05, 0.3, bounds=(1e-3, 2)),
+        "b3": exponent(-1, 2),
+    },
+)
+def farseer2025(N, D, a1, alpha, b1, a2, beta, b2, a3, gamma, b3):
+    return exp(a3 * power(N, gamma) + b3) + exp(a2 * power(N, beta) + b2) * power(D, -exp(a1 * power(N, alpha) + b1))
+
+
+@declare(
+    formula="E + A * w^-alpha + B * l^-beta + C * N^-gamma + F * D^-zeta",
+    source="Gemstones, McLeish et al. 2025 (2502.06857), from the authors' files (δ = 1e-4); w is width, l depth",
+    columns={"w": "d_model", "l": "n_layers", "N": "n_total", "D": "tokens"},
+    cost="flops_6nd",
+    coefficients={
+        "E": positive(0.3, 3),
+        "A": positive(0.1, 100),
+        "alpha": exponent(),
+        "B": positive(0.1, 10),
+        "beta": exponent(),
+        "C": positive(1, 1e5),
+        "gamma": exponent(),
+        "F": positive(1, 1e6),
+        "zeta": exponent(),
+    },
+    published={
+        "all checkpoints": {
+            "E": math.exp(0.39245797),
+            "A": math.exp(1.4520106404),
+            "alpha": 0.2446914313,
+            "B": math.exp(-0.0781020281),
+            "beta": 0.3871516764,
+            "C": math.exp(7.9700333376),
+            "gamma": 0.5000838843,
+            "F": math.exp(10.0594263846),
+            "zeta": 0.4761055541,
+        },
+        "above 100B tokens": {
+            "E": math.exp(0.4282048563),
+            "A": math.exp(1.082043835),
+            "alpha": 0.2195783536,
+            "B": math.exp(-0.2186969889),
+            "beta": 0.4758917337,
+            "C": math.exp(6.0902355695),
+            "gamma": 0.3636454068,
+            "F": math.exp(10.4720427681),
+            "zeta": 0.4935127042,
+        },
+    },
+)
+def gemstones2025(w, l, N, D, E, A, alpha, B, beta, C, gamma, F, zeta):  # noqa: E741 (l layers, as in the formula)
+    return E + A * power(w, -alpha) + B * power(l, -beta) + C * power(N, -gamma) + F * power(D, -zeta)

@@ -12,8 +12,8 @@ it:
     def chinchilla(N, D, E, A, alpha, B, beta):
         return E + A * power(N, -alpha) + B * power(D, -beta)
 
-The function uses `exp`, `log` and `power` of this module, which serve numpy (prediction, float64, no JAX import) and
-JAX tracers (fitting) alike."""
+The function uses `exp`, `log`, `power` and `minimum` of this module, which serve numpy (prediction, float64, no JAX
+import) and JAX tracers (fitting) alike."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +44,12 @@ def power(x, p):
 
     Twice as fast as XLA's pow, and the logarithm of a column is taken once for all starts."""
     return exp(p * log(x))
+
+
+def minimum(x, y):
+    """The lesser of x and y, which broadcast, for arrays of numpy or JAX."""
+    libraries = [_namespace(x), _namespace(y)]
+    return next((library for library in libraries if library is not np), np).minimum(x, y)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ class Planner:
     def __post_init__(self):
         self.law.require(LOSS)
         if missing := [s for s in "ND" if s not in self.law.form.symbols]:
-            raise errors.UserError(f"{self.law.name} has no {missing[0]}: it cannot plan a budget")
+            raise errors.UserError(
+                f"{self.law.name} has no {missing[0]}: it cannot plan a budget; take a law over N and D"
+            )
         object.__setattr__(self, "cost", self.cost or self.law.form.cost or "flops_6nd")
         if self.cost not in FORMULAS:
             raise errors.UserError(f"there is no cost formula {self.cost!r}; there are {', '.join(FORMULAS)}")
@@ -164,7 +166,7 @@ class Planner:
             at = low[..., None] + (high - low)[..., None] * np.linspace(0, 1, _POINTS)
             columns = self.shape.columns(np.exp(at), E[:, None], K[:, None], G[:, None])
             tokens = np.minimum(budget / self.shape.flops_per_token(self.cost, columns), limits.tokens)
-            axes = self.law.axes({**columns, "tokens": tokens})
+            axes = self.law.axes({**columns, **_training(tokens, limits)})
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 loss = self.law.form.loss(axes, spread)
             loss = np.where(columns["n_total"] <= limits.n_total, loss, np.inf)
@@ -184,7 +186,10 @@ class Planner:
         per_token = self.shape.flops_per_token(self.cost, columns)
         tokens = np.minimum(flops / per_token, limits.tokens)
         loss = np.take_along_axis(found.loss, best[..., None], -1)[..., 0]
-        return {"flops": tokens * per_token, "loss": loss, **columns, "tokens": tokens}
+        known = _training(tokens, limits)
+        if "unique_tokens" not in self.law.form.columns.values():
+            known.pop("unique_tokens")
+        return {"flops": tokens * per_token, "loss": loss, **columns, **known}
 
     def _outside(self, values: Mapping[str, float]) -> tuple[str, ...]:
         return tuple(column for column, outside in self.law.outside(values).items() if outside)
@@ -193,6 +198,8 @@ class Planner:
         reached = []
         if values["tokens"] >= 0.999 * self.limits.tokens:
             reached.append("tokens")
+        if (unique := values.get("unique_tokens", np.inf)) < 0.999 * values["tokens"]:
+            reached.append(f"unique tokens (read {values['tokens'] / unique:.3g} times)")
         if values["n_total"] >= 0.999 * self.limits.n_total:
             reached.append("parameters")
         for name, tried in (("expansion_rate", self.experts.E), ("granularity", self.experts.G)):
@@ -201,6 +208,11 @@ class Planner:
         if at_edge:
             reached.append("width (the law has no optimum here)")
         return tuple(reached)
+
+
+def _training(tokens: np.ndarray, limits: Limits) -> dict[str, np.ndarray]:
+    """The columns of a training on `tokens`, of which as many are different ones as there are."""
+    return {"tokens": tokens, "unique_tokens": np.minimum(tokens, limits.unique_tokens)}
 
 
 def _per_sample(samples: Mapping) -> dict[str, np.ndarray]:

@@ -99,7 +99,7 @@ def select(
     constants, varying = _columns_beside(rows, form.quantity)
     if varying:
         notes.append(f"{form.name} has no term for columns that vary besides its axes: " + "; ".join(varying))
-    return replace(rows, constants=constants, notes=tuple(notes))
+    return replace(rows, constants=constants, notes=(*notes, *_repeating(rows, form)))
 
 
 def groups(
@@ -230,6 +230,21 @@ def _columns_beside(rows: Rows, quantity: str) -> tuple[dict[str, object], list[
             shown = ", ".join(map(str, seen[:4])) + (f", … {len(seen)} values" if len(seen) > 4 else "")
             varying.append(f"{column} ({shown})")
     return constants, varying
+
+
+def _repeating(rows: Rows, form: Axes) -> list[str]:
+    """A sentence about runs that read tokens again, where the form has no term for that."""
+    table = rows.table
+    if not {"tokens", "unique_tokens"} <= set(table.columns) or "unique_tokens" in rows.sources.values():
+        return []
+    tokens, unique = (pd.to_numeric(table[c], errors="coerce") for c in ("tokens", "unique_tokens"))
+    times = tokens / unique.where(unique > 0)
+    if not (again := times > 1.01).any():
+        return []
+    return [
+        f"{count(int(again.sum()), 'run')} read tokens again, up to {times.max():.3g} times, and {form.name} takes them"
+        " for new ones; muennighoff2023 has a term for repetition"
+    ]
 
 
 def _follows(column: str, table: pd.DataFrame, axes: Iterable[str]) -> bool:

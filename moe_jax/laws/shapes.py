@@ -44,6 +44,7 @@ class Shape:
             "sparsity": 1 - K / E,
             "n_experts": E * G,
             "top_k": K * G,
+            "shared_share": np.zeros_like(d * K),  # these families share no expert
         }
 
     def flops_per_token(self, cost: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:

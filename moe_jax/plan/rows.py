@@ -41,7 +41,7 @@ def _plan_row(run: PlannedRun, grid: PlannedGrid, job: Job) -> Row:
     available, store = grid.available_tokens(run.config), grid.store_sha256
     return {
         "name": run.name,
-        **results.planned_columns(run),
+        **results.planned_columns(run, grid.identity.train_tokens),
         "tokens": run.counts.tokens,
         "steps": run.counts.steps,
         **{column: getattr(run.counts, column) for column in _FLOPS},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from moe_jax import files
 from moe_jax.errors import UserError
@@ -53,13 +54,14 @@ class SweepData:
     damaged_routings: list[str]  # why a routing.json was left out
 
 
-def read(work: Workdir) -> SweepData:
-    """Reads the sweep in `work`. Raises UserError where there is none."""
+def read(work: Workdir, law_path: epath.Path | None = None) -> SweepData:
+    """Reads the sweep in `work`, with the law in `law_path` (default: its law.json). Raises UserError where there is no
+    sweep."""
     manifest, known = work.existing_manifest(), KnownResults(work)
     snapshot, collected = take_snapshot(work, manifest, known), gather(work, manifest, known)
     law, law_error, results_csv = None, None, results.to_csv(collected.rows)
     try:
-        law = law_check.check(work.path / "law.json", results_csv)
+        law = law_check.check(law_path or work.path / "law.json", results_csv)
         if law is not None:
             law.law.require("loss")
     except UserError as e:

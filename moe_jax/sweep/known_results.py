@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from moe_jax import files
+from moe_jax import files, records
 from moe_jax.errors import UserError
 from moe_jax.sweep import results
 from moe_jax.sweep.evaluation_record import EvaluationRecord
@@ -52,8 +52,10 @@ class KnownResults:
         entry = self._before.get(run.name)
         if entry is not None and None not in seen.values() and seen == entry.get("files"):
             with contextlib.suppress(UserError, KeyError, TypeError):
+                if not records.is_of(entry["train_tokens"], int | None):
+                    raise TypeError("train_tokens")
                 evaluations = [EvaluationRecord.from_json(values, run.name) for values in entry["evaluations"]]
-                known = Finished(self._result(run.name), entry["store_sha256"], evaluations)
+                known = Finished(self._result(run.name), entry["store_sha256"], entry["train_tokens"], evaluations)
                 if results.is_as_planned(known.result, run):
                     self._now[run.name] = entry
                     return known
@@ -63,6 +65,7 @@ class KnownResults:
                 "files": seen,
                 "result": found.result.to_json(),
                 "store_sha256": found.store_sha256,
+                "train_tokens": found.train_tokens,
                 "evaluations": [evaluation.to_json() for evaluation in found.evaluations],
             }
         return found

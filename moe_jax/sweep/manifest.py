@@ -25,6 +25,8 @@ class StoreIdentity:
     path: str
     sha256: str
     vocab_size: int
+    # Tokens of its training part; None where there is no store yet, or a version wrote the file that did not say.
+    train_tokens: int | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,12 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
 def from_json(values: dict[str, Any]) -> Manifest:
     """The manifest that `to_json` wrote. Raises UserError on the first value that it cannot have written."""
     store = _take(values, "store", dict)
-    identity = StoreIdentity(_take(store, "path", str), _take(store, "sha256", str), _take(store, "vocab_size", int))
+    identity = StoreIdentity(
+        _take(store, "path", str),
+        _take(store, "sha256", str),
+        _take(store, "vocab_size", int),
+        train_tokens=None if store.get("train_tokens") is None else _take(store, "train_tokens", int),
+    )
     runs: dict[str, PlannedRun] = {}
     for i, entry in enumerate(_take(values, "runs", list)):
         if not isinstance(entry, dict):

@@ -96,7 +96,7 @@ def plan_grid(file: ConfigFile, *, whole_grid: bool = True, store_required: bool
         return PlannedGrid(plan_runs(runs, identity, file.rules), identity, None, sentence)
     _check_store_matches(file, store)
     info = store.info
-    identity = StoreIdentity(path, info.sha256, info.vocab_size)
+    identity = StoreIdentity(path, info.sha256, info.vocab_size, train_tokens=info.tokens["train"])
     sentence = f"token store {path}: {info.tokens['train']:,} tokens to train on, {info.vocab_size:,} token ids"
     return PlannedGrid(plan_runs(runs, identity, file.rules), identity, store, sentence)
 

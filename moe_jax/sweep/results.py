@@ -15,6 +15,7 @@ from typing import Any
 from etils import epath
 
 from moe_jax import files
+from moe_jax.data.unique_tokens import unique_tokens
 from moe_jax.files import DamagedFile
 from moe_jax.sweep.evaluation_record import EvaluationRecord
 from moe_jax.sweep.manifest import PlannedRun
@@ -22,12 +23,12 @@ from moe_jax.sweep.result import Result, Status
 from moe_jax.sweep.rundir import RunDir
 
 COLUMNS = (
-    "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "expansion_rate",
-    "granularity", "active_rate", "sparsity", "n_experts", "top_k", "router", "dispatch", "schedule", "optimizer",
-    "d_model", "n_layers", "batch_tokens", "sequence_length", "vocab_size", "compute_dtype", "store_sha256",
-    "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss", "eval_loss_capacity", "bits_per_byte",
-    "train_loss", "dropped_fraction", "eval_dropped_fraction", "seed", "learning_rate", "trunk", "own_tokens",
-    "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
+    "name", "status", "n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "tokens", "unique_tokens",
+    "expansion_rate", "granularity", "active_rate", "sparsity", "n_experts", "top_k", "shared_share", "router",
+    "dispatch", "schedule", "optimizer", "d_model", "n_layers", "batch_tokens", "sequence_length", "vocab_size",
+    "compute_dtype", "store_sha256", "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss",
+    "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction", "eval_dropped_fraction", "seed",
+    "learning_rate", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
 )  # fmt: skip
 
 # A fit over runs that differ in one of these compares unlike things, so `collect` asks before it mixes them.
@@ -55,6 +56,7 @@ class Finished:
 
     result: Result
     store_sha256: str  # of the data that it learned from
+    train_tokens: int | None  # of that store; None in a run.json that does not say
     evaluations: Sequence[EvaluationRecord] = ()
 
     @property
@@ -95,7 +97,7 @@ def finished_run(run: PlannedRun, folder: RunDir) -> Finished | None:
                 f"{folder.path}: its evaluation {evaluation.kind}-{evaluation.of} would be the column {taken[0]}, "
                 "which is another; remove its file, and choose another name"
             )
-    return Finished(result, started.store.sha256, evaluations)
+    return Finished(result, started.store.sha256, started.store.train_tokens, evaluations)
 
 
 def is_as_planned(result: Result, run: PlannedRun) -> bool:
@@ -108,7 +110,8 @@ def is_as_planned(result: Result, run: PlannedRun) -> bool:
 def row_of(run: PlannedRun, finished: Finished) -> Row:
     """The row of a finished run."""
     result = finished.result
-    values = planned_columns(run) | {column: getattr(result, column) for column in _FROM_RESULT}
+    values = planned_columns(run, finished.train_tokens, result.tokens)
+    values |= {column: getattr(result, column) for column in _FROM_RESULT}
     values["store_sha256"] = finished.store_sha256
     # FLOPs are linear in tokens; a diverged run did not train on all planned tokens.
     done = result.tokens / run.counts.tokens
@@ -121,18 +124,22 @@ def matches(row: Row, run: PlannedRun) -> bool:
     return row["config_hash"] == run.config_hash
 
 
-def planned_columns(run: PlannedRun) -> Row:
+def planned_columns(run: PlannedRun, train_tokens: int | None, tokens: int | None = None) -> Row:
     """The columns that are known before training.
 
-    A dense model has one expert for every token (E = K = 1), as the laws over E and S take it; it has no granularity,
-    router or dispatch."""
+    train_tokens: of the store; None where it is not known, and with it unique_tokens. tokens: what the run trains on
+    (default: as planned). A dense model has one expert for every token (E = K = 1), as the laws over E and S take it;
+    it has no granularity, router or dispatch."""
     config, moe = run.config, run.config.moe
     counted = ("n_total_nonemb", "n_active_nonemb", "n_total", "n_active", "vocab_size")
     planned = {column: getattr(run.counts, column) for column in counted}
     fields = ("expansion_rate", "granularity", "active_rate", "sparsity", "n_experts", "top_k", "router", "dispatch")
     dense = dict(zip(fields, (1, None, 1, 0, 1, 1, None, None), strict=True))
     planned |= dense if moe is None else {field: getattr(moe, field) for field in fields}
+    tokens = run.counts.tokens if tokens is None else tokens
     return planned | {
+        "unique_tokens": None if train_tokens is None else unique_tokens(tokens, train_tokens, config.data),
+        "shared_share": 0.0 if moe is None else moe.shared_experts / (moe.top_k + moe.shared_experts),
         "schedule": config.optim.schedule,
         "optimizer": config.optim.name,
         "d_model": config.model.d_model,

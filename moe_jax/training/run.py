@@ -280,9 +280,8 @@ class Run:
         if not self._writes:
             return
         info = self.store.info
-        store = RunStore(
-            **dataclasses.asdict(self.identity), vocabulary=info.vocabulary, end_of_document=info.end_of_document
-        )
+        known = dataclasses.asdict(self.identity) | {"train_tokens": info.tokens["train"]}
+        store = RunStore(**known, vocabulary=info.vocabulary, end_of_document=info.end_of_document)
         record = RunRecord(
             name=self.name,
             began=time.time(),

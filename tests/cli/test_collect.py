@@ -17,11 +17,12 @@ from tests.hand_edits import sealed_text
 
 SMALL = synthetic.cells(widths=[16, 32], tokens=[96_000], granularities=[1, 2])
 DESIGN_COLUMNS = (
-    "name, status, n_total_nonemb, n_active_nonemb, n_total, n_active, tokens, expansion_rate, granularity, "
-    "active_rate, sparsity, n_experts, top_k, router, dispatch, schedule, optimizer, d_model, n_layers, batch_tokens, "
-    "sequence_length, vocab_size, compute_dtype, store_sha256, flops_krajewski2024, flops_abnar2025, "
-    "train_flops, eval_loss, eval_loss_capacity, bits_per_byte, train_loss, dropped_fraction, eval_dropped_fraction, "
-    "seed, learning_rate, trunk, own_tokens, attempts, config_hash, git_commit, device, wall_seconds, mfu"
+    "name, status, n_total_nonemb, n_active_nonemb, n_total, n_active, tokens, unique_tokens, expansion_rate, "
+    "granularity, active_rate, sparsity, n_experts, top_k, shared_share, router, dispatch, schedule, optimizer, "
+    "d_model, n_layers, batch_tokens, sequence_length, vocab_size, compute_dtype, store_sha256, "
+    "flops_krajewski2024, flops_abnar2025, train_flops, eval_loss, eval_loss_capacity, bits_per_byte, train_loss, "
+    "dropped_fraction, eval_dropped_fraction, seed, learning_rate, trunk, own_tokens, attempts, config_hash, "
+    "git_commit, device, wall_seconds, mfu"
 )
 
 
@@ -51,6 +52,8 @@ def test_every_finished_run_is_a_row_with_the_columns_of_the_design(tmp_path, ca
         assert row["tokens"] == run.counts.tokens == run.config.steps * row["batch_tokens"]
         assert row["store_sha256"] == synthetic.STORE.sha256 and row["config_hash"] == run.config_hash
         assert row["mfu"] is None and row["trunk"] is None
+        assert row["unique_tokens"] == min(row["tokens"], 200_000 // row["sequence_length"] * row["sequence_length"])
+        assert row["shared_share"] == 0
     assert "27 runs" in capsys.readouterr().out
 
 

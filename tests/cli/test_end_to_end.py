@@ -66,6 +66,7 @@ def test_the_chain(swept, verb):
     with open(swept / "results.csv") as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == 8 and {r["status"] for r in rows} == {"done"}
+    assert all(0 < int(r["unique_tokens"]) <= int(r["tokens"]) for r in rows)
     done = verb("fit", f"--workdir={swept}")
     assert done.returncode == 0, done.stderr
     law = json.loads((swept / "law.json").read_text())

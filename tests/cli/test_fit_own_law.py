@@ -6,8 +6,9 @@ import json
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, fit, optimum, predict
+from moe_jax.cli import collect, command, fit, optimum, predict, report
 from moe_jax.laws import user_file
+from tests import synthetic_sweep
 from tests.fit_verb import runs
 
 LAW = """
@@ -66,6 +67,47 @@ def test_the_verbs_take_a_law_of_ones_own(own, capsys):
     (own / "c.py").write_text("from configs.smoke import get_config, get_grid\n")
     assert call(predict, "--law", "my_law.py:law.json", *grid) == errors.DONE
     assert (own / "prediction.csv").exists()
+
+
+PUBLISHED = 'published={"here": {"c": 0.5, "a": 18.0, "alpha": 0.12, "b": 30.0, "beta": 0.15}},\n)\ndef my_law'
+
+
+@pytest.mark.parametrize("published", ["published={},\n)\ndef my_law", PUBLISHED], ids=["empty", "a set"])
+def test_published_coefficients_of_ones_own_law_may_be_none(own, capsys, published):
+    (own / "my_law.py").write_text(LAW.replace(")\ndef my_law", published))
+    assert fit_own("--profile", "alpha", "--leverage", "2", "--compare", "my_law.py:my_law", "--figures", "f") == 0
+    forget()
+    assert call(optimum, "--law", "my_law.py:law.json", "--flops", "1e20") == errors.DONE
+    forget()
+    capsys.readouterr()
+    asked = call(optimum, "--law", "my_law.py:my_law", "--flops", "1e20")
+    if "here" in published:
+        assert asked == errors.DONE and "my_law: L = c" in capsys.readouterr().out
+    else:
+        assert asked == errors.BAD_INPUT
+        assert "my_law is declared without published coefficients; name a law.json" in capsys.readouterr().err
+
+
+def test_the_report_takes_a_law_of_ones_own(own, capsys):
+    work, planned = synthetic_sweep.make(own / "w")
+    for run in planned:
+        synthetic_sweep.finish(work, run)
+    assert call(collect, "--workdir", "w") == errors.DONE
+    flags = ["--workdir", "w", "--bootstrap", "5", "--starts", "16"]
+    assert call(fit, *flags, "--law", "my_law.py:my_law") == errors.DONE
+    forget()
+    capsys.readouterr()
+    assert call(report, "--workdir", "w") == errors.FAILED
+    assert "name the file as well: --law my_law.py:" in capsys.readouterr().err
+    assert call(report, "--workdir", "w", "--law", "my_law.py:w/law.json") == errors.DONE
+    assert "my_law" in (own / "w" / "report.html").read_text()
+    assert call(predict, "--workdir", "w", "--law", "my_law.py:w/law.json") == errors.DONE
+    (own / "w" / "law.json").rename(own / "elsewhere.json")
+    (own / "w" / "law.bootstrap.csv").rename(own / "elsewhere.bootstrap.csv")
+    assert call(report, "--workdir", "w", "--law", "my_law.py:elsewhere.json") == errors.DONE
+    for wrong in ("w/law.json", "my_law.py:my_law", "krajewski2024"):
+        assert call(report, "--workdir", "w", "--law", wrong) == errors.BAD_INPUT
+        assert "must be a law.json that `moe-jax fit` wrote" in capsys.readouterr().err
 
 
 def test_a_law_json_never_makes_a_file_run(own, capsys):

@@ -17,6 +17,7 @@ from etils import epath
 from moe_jax import errors
 from moe_jax.cli import command, train
 from moe_jax.config import config_file
+from moe_jax.data.store import open_store
 from moe_jax.sweep import from_config
 from moe_jax.sweep.rundir import RunDir
 from moe_jax.sweep.workdir import Workdir
@@ -67,6 +68,7 @@ def test_what_a_run_leaves(undisturbed):
         result.eval_loss / np.log(2), rel=0.01
     )  # bytes, and a few document ends
     assert {"train", "eval", "checkpoint", "compile", "data"} == result.times.keys()
+    assert run.store.train_tokens == open_store(run.store.path).info.tokens["train"]
     assert run.config_hash == result.config_hash and run.versions["jax"] and run.counts.n_total_nonemb > 0
     assert undisturbed.heartbeat().phase == "done"
     assert [a.exit_code for a in undisturbed.attempts()] == [0]
