@@ -15,15 +15,18 @@ laws.load("law.json") and laws.published("krajewski2024") give laws as well. A f
 laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
 """
 
-from moe_jax.laws import dense, isoflop, sparse  # noqa: F401  (dense and sparse declare the forms)
+from moe_jax.laws import dense, isoflop, sparse, speed  # noqa: F401  (dense and sparse declare the forms)
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.choices import DENSE, Choices, Limits
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
 from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
+from moe_jax.laws.meaning import columns_meant
+from moe_jax.laws.next_runs import NextRun, next_runs
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.planner import Plan, Planner
+from moe_jax.laws.reach import Reach
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
 
@@ -38,7 +41,8 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "Objective",
-    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent", "find",
-    "fit", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of",
+    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "NextRun",
+    "Objective", "Plan", "Planner", "Reach", "Resampling", "Shape", "Split", "accepted", "columns_meant", "compare",
+    "declare", "exp", "exponent", "find", "fit", "get", "isoflop", "leverage", "load", "log", "next_runs", "plots",
+    "positive", "power", "profile", "published", "rows_of", "speed",
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def test_limits_bind_and_are_said():
     assert few.values["n_total"] > free.values["n_total"] and few.values["loss"] > free.values["loss"]
     assert few.values["flops"] == pytest.approx(1e22)
     small = laws.Planner(PAPER, limits=laws.Limits(memory_bytes=16 * 1e11)).best(1e22)
-    assert small.values["n_total"] == pytest.approx(1e11, rel=1e-3) and small.at_limit == ("parameters",)
+    assert small.values["n_total"] == pytest.approx(1e11, rel=1e-3) and small.at_limit == ("memory",)
     coarse = laws.Planner(PAPER, choices=laws.Choices(granularities=(1, 2, 4))).best(1e22)
     assert coarse.values["granularity"] == 4 and coarse.at_limit == ("granularity (the largest tried)",)
 
