@@ -134,7 +134,8 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
 def _largest_run(table: pd.DataFrame) -> dict[str, float]:
     """FLOPs of the dearest row by each formula that the table has, or can be computed from its columns."""
     if "flops_6nd" not in table.columns and {"n_active", "tokens"} <= set(table.columns):
-        table = table.assign(flops_6nd=6.0 * pd.to_numeric(table["n_active"], errors="coerce") * table["tokens"])
+        N, D = (pd.to_numeric(table[column], errors="coerce") for column in ("n_active", "tokens"))
+        table = table.assign(flops_6nd=6.0 * N * D)
     found = {}
     for formula in FORMULAS:
         if formula in table.columns:

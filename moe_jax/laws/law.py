@@ -75,6 +75,13 @@ class Law:
         """The form's name."""
         return self.form.name
 
+    @property
+    def published_set(self) -> str | None:
+        """The name of the published coefficients that these are; None for a fitted law."""
+        if self.data.n_fit:
+            return None
+        return next((k for k, v in self.form.published.items() if v == self.coefficients), None)
+
     def axes(self, table: Mapping) -> dict[str, np.ndarray]:
         """Symbol -> column. The table may name them by symbol, by the column of the fit, or by that of results.csv.
 

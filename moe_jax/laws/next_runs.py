@@ -39,7 +39,9 @@ def next_runs(
     counts it, averaged (geometrically) over the budgets. Raises UserError for a law without bootstrap samples."""
     law = planner.law
     if not law.samples:
-        raise errors.UserError(f"{law.name} has no bootstrap samples, so its intervals are not known; fit with --bootstrap")
+        raise errors.UserError(
+            f"{law.name} has no bootstrap samples, so its intervals are not known; fit with --bootstrap"
+        )
     flops, noise = np.asarray(flops, float), law.errors.get("noise", law.errors["rmse_fit"])
     axes = {s: np.asarray(v, float) for s, v in cells.items()}
     losses = law.form.loss({s: v[None] for s, v in axes.items()}, {k: v[:, None] for k, v in law.samples.items()})

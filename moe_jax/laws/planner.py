@@ -37,8 +37,8 @@ _NO_LIMITS = Limits()
 class Plan:
     """A compute-optimal model and its training.
 
-    values: flops, loss (nats), tokens, the columns of Shape.columns, and chip_seconds under a speed. intervals: the central `law.level` of the
-    bootstrap samples, by the same names; empty without samples."""
+    values: flops, loss (nats), tokens, the columns of Shape.columns, and chip_seconds under a speed. intervals: the
+    central `law.level` of the bootstrap samples, by the same names; empty without samples."""
 
     values: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -243,7 +243,8 @@ class Planner:
         experts = self.experts
         for name, tried in (("expansion_rate", experts.E), ("active_rate", experts.K), ("granularity", experts.G)):
             if tried.min() < tried.max() and values[name] in (tried.min(), tried.max()):
-                reached.append(f"{name} (the {'smallest' if values[name] == tried.min() else 'largest'} tried)")
+                where = "tried" if self.choices.extrapolate else "tried, within the law's data"
+                reached.append(f"{name} (the {'smallest' if values[name] == tried.min() else 'largest'} {where})")
         if at_edge:
             reached.append("width (the law has no optimum here)")
         return tuple(reached)

@@ -21,7 +21,11 @@ _STEP = 256 * 2048  # tokens of a batch of krajewski2024, in all grids
 # Table 3: 78 runs of d²(8 · 64 + 4) · n_layers parameters, 31,250 to 250,000 steps; the largest is 640 wide, G = 4.
 _TABLE_3 = PublishedRuns(
     "Krajewski et al. 2024, Table 3",
-    {"n_total_nonemb": (135_266_304, 3_652_190_208), "tokens": (31_250 * _STEP, 250_000 * _STEP), "granularity": (1, 16)},
+    {
+        "n_total_nonemb": (135_266_304, 3_652_190_208),
+        "tokens": (31_250 * _STEP, 250_000 * _STEP),
+        "granularity": (1, 16),
+    },
     {"expansion_rate": 64, "active_rate": 1},
     {"flops_krajewski2024": 2.083e19},
 )

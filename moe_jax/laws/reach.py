@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from moe_jax.laws.law import Law
 from moe_jax.laws.shapes import Shape
-from moe_jax.text import short
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,17 @@ class Reach:
         said = []
         for column, (value, end) in self.columns.items():
             if end > 0 and column != "sparsity":
-                ratio = value / end if value > end else end / value
-                said.append(f"{column} {_times(ratio)} {'above' if value > end else 'below'} the law's runs")
+                above = (
+                    f"{_number(value / end)} × the largest"
+                    if value > end
+                    else f"1/{_number(end / value)} of the smallest"
+                )
+                said.append(f"{column} {above} in the law's runs")
             else:
                 said.append(f"{column} {value:.3g} where the law's runs end at {end:.3g}")
         if self.flops_ratio is not None and self.flops_ratio > 1.5:
             bound = "at least " if self.at_least else ""
-            said.append(f"{bound}{_times(self.flops_ratio)} the largest run behind this law")
+            said.append(f"{bound}{_number(self.flops_ratio)} × the largest run behind this law")
         return tuple(said)
 
 
@@ -64,5 +67,5 @@ def _corner(law: Law, values: Mapping[str, float], cost: str, shape: Shape, mean
     return float(shape.flops_per_token(cost, columns)) * ends["D"][1]
 
 
-def _times(ratio: float) -> str:
-    return f"{short(ratio, 2) if ratio < 1e4 else f'{ratio:,.0f}'} ×"
+def _number(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}"
