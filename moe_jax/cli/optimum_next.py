@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moe_jax import text
-from moe_jax.cli import tables
+from moe_jax.cli import input_tables, tables
 from moe_jax.errors import UserError
 
 
@@ -36,11 +36,7 @@ def read(source: str, planner) -> Cells:
 
 
 def _of_csv(source: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    from moe_jax.laws import rows
-
-    table, _ = rows.read(source)
-    if table.empty:
-        raise UserError(f"--next {source}: has no rows")
+    table = input_tables.read(source, "--next")
     names = table["name"].astype(str) if "name" in table.columns else [f"row {i + 1}" for i in range(len(table))]
     return tuple(names), {c: table[c].to_numpy() for c in table.columns}
 

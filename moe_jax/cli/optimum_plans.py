@@ -1,4 +1,4 @@
-"""The plans of `moe-jax optimum`: by FLOPs, or by the clock with the choice by FLOPs beside it, and what others need."""
+"""The plans of `moe-jax optimum`: by FLOPs, or by the clock with the choice by FLOPs beside it; what others need."""
 
 import argparse
 import dataclasses

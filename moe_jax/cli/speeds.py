@@ -7,6 +7,7 @@ import pandas as pd
 from etils import epath
 
 from moe_jax import files
+from moe_jax.cli import input_tables
 from moe_jax.errors import UserError
 
 
@@ -36,9 +37,7 @@ def _planned(path: str) -> tuple[Mapping, str]:
 
 def _measured(path: str, chips: int | None) -> tuple[Mapping, str]:
     """From results.csv: tokens a second of the steps; else of the whole run, with its compile and evaluations."""
-    from moe_jax.laws import rows as law_rows
-
-    table, _ = law_rows.read(path)
+    table = input_tables.read(path, "--speeds")
     if "status" in table.columns:
         table = table[table["status"] == "done"]
     if "device" in table.columns and table["device"].nunique() > 1:

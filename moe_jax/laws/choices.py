@@ -1,7 +1,7 @@
 """What a plan may choose from (expansion rates E, active rates K, granularities G), and what it may not exceed."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +129,19 @@ def data_range(law: Law, column: str) -> tuple[float, float] | None:
     return None
 
 
+def other_experts(law: Law, columns: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+    """Where runs have another E, G or K than all rows behind the law had, for which it has no term: column -> mask.
+
+    columns: of results.csv, (runs,); an empty cell is no other value."""
+    found = {}
+    for column in ("expansion_rate", "granularity", "active_rate"):
+        ends = data_range(law, column) if column in law.data.constants else None
+        if ends is not None and column in columns:
+            values = np.array([np.nan if v is None else v for v in columns[column]], float)
+            found[column] = (values < ends[0]) | (values > ends[1])
+    return found
+
+
 def _refuse_new(law: Law, asked: dict[str, Sequence[float] | None]) -> None:
     """Raises UserError for a value that lies outside what the rows behind the law had."""
     for column, values in asked.items():
@@ -139,8 +152,8 @@ def _refuse_new(law: Law, asked: dict[str, Sequence[float] | None]) -> None:
         if beyond := [v for v in values if not low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]:
             had = f"{low:g}" if low == high else f"{low:g} to {high:g}"
             raise errors.UserError(
-                f"{column} {beyond[0]:g} is not in the data of {law.name}, which had {had}: what the law says of it is a"
-                " guess; --extrapolate plans with it"
+                f"{column} {beyond[0]:g} is not in the data of {law.name}, which had {had}: what the law says of it is"
+                " a guess; --extrapolate plans with it"
             )
 
 

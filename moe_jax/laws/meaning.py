@@ -1,6 +1,6 @@
 """What the symbols of a law count: N with embeddings or without, of all experts or of the active ones.
 
-A law fitted with `--columns N=n_active_nonemb` is to be asked with n_active_nonemb, whatever its form's own column is."""
+A law fitted with `--columns N=n_active_nonemb` is asked with n_active_nonemb, whatever its form's own column is."""
 
 from collections.abc import Mapping, Sequence
 

@@ -34,7 +34,7 @@ def test_n_is_planned_as_it_was_fitted(column):
 
 def test_a_column_that_does_not_say_what_it_counts_is_refused_until_it_is_said():
     law = counted_as("params")
-    with pytest.raises(errors.UserError, match="N of this chinchilla was read from 'params'.*--counts=N=n_total"):
+    with pytest.raises(errors.UserError, match=r"N of this chinchilla was read from 'params'.*--counts=N=n_total"):
         laws.Planner(law)
     plan = laws.Planner(law, counts={"N": "n_active_nonemb"}).best(1e20)
     assert plan.values == laws.Planner(counted_as("n_active_nonemb")).best(1e20).values
