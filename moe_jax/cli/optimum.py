@@ -45,7 +45,7 @@ def _next(parser, flags, planner, source: str) -> int:
     command.refuse_idle(parser, flags, (set(vars(flags)) - {"dense"}), "--next, which compares runs and not models")
     cells = optimum_next.read(flags.next, planner)
     found = laws.next_runs(planner, [b.planned for b in budgets], cells.axes, cells.flops, flags.picks)
-    optimum_next.show(cells, found, planner, flags.picks)
+    optimum_next.show(cells, found, planner, [b.planned for b in budgets], flags.picks)
     return _write(flags.out or _beside(source, "next"), optimum_next.rows_of(cells, found))
 
 

@@ -68,8 +68,9 @@ def _flops(columns: dict[str, np.ndarray], axes: dict[str, np.ndarray], planner)
     return planner.shape.flops_per_token(planner.cost, shapes) * axes["D"]
 
 
-def show(cells: Cells, found: Sequence, planner, picks: int) -> None:
-    """Prints the candidates, the picks first."""
+def show(cells: Cells, found: Sequence, planner, flops: Sequence[float], picks: int) -> None:
+    """Prints the intervals at the budgets `flops`, and the candidates, the picks first."""
+    per_flop = np.array([-np.log(run.alone) / run.flops for run in found])
     rows = [
         (
             str(i + 1) if run.together is not None else "",
@@ -78,12 +79,29 @@ def show(cells: Cells, found: Sequence, planner, picks: int) -> None:
             f"{run.flops:.3g}",
             f"{run.loss:.4f}",
             text.percent(1 - run.alone),
+            f"{per_flop[i] / max(per_flop.max(), 1e-300):.2f}",
             "" if run.together is None else text.percent(1 - run.together),
         )
         for i, run in enumerate(found)
     ]
-    heads = (">pick", "run", *(f">{s}" for s in cells.axes), ">FLOPs", ">loss", ">narrows alone", ">with those above")
-    print(f"next runs: how much narrower they make the intervals of {planner.meant['N']} at the optimum, expected")
+    heads = (
+        ">pick",
+        "run",
+        *(f">{s}" for s in cells.axes),
+        ">FLOPs",
+        ">loss",
+        ">narrows alone",
+        ">per FLOP",
+        ">with picks above",
+    )
+    N = planner.meant["N"]
+    print(
+        f"next runs: how much narrower one is expected to make the {planner.law.level:.0%} interval of the optimal {N},"
+    )
+    for C in flops:
+        plan = planner.best(C)
+        low, high = plan.intervals[N]
+        print(f"now {text.short(plan.values[N])} ({text.short(low)}–{text.short(high)}) at {C:.3g} FLOPs")
     tables.show(tables.Table(heads, rows[: max(picks, 20)]))
     if len(rows) > max(picks, 20):
         print(f"- {len(rows) - max(picks, 20)} more candidates are in the file")

@@ -27,7 +27,7 @@ def show(planner, planned: Sequence[Planned], notes: Sequence[str] = ()) -> None
     tables.show(tables.Table(_heads(planned, _columns(law, planned), timed), _cells(planned, law, timed)))
     if timed:
         print("- speed-up: how many times the chip-hours that model needs for the same loss")
-    for sentence in (*notes, *_doubts(planner)):
+    for sentence in (*notes, *_doubts(planner, planned)):
         print(f"- {text.one_line(sentence)}")
 
 
@@ -86,8 +86,14 @@ def _what_counts(planner) -> list[str]:
     return said
 
 
-def _doubts(planner) -> list[str]:
+def _doubts(planner, planned: Sequence[Planned]) -> list[str]:
+    from moe_jax.laws.choices import data_range
+
     law, said = planner.law, []
+    for column in ("expansion_rate", "active_rate"):
+        unknown = data_range(law, column) is None and not {"E", "S", "K"} & set(law.form.symbols)
+        if unknown and any(p.plan.values[column] != 1 for p in planned):
+            said.append(f"the data of {law.name} do not say their {column}: whether it holds for this one is not known")
     if unidentified := law.identifiability.unidentified:
         said.append(f"not identified by its data: {', '.join(unidentified)}; the intervals include that")
     if not law.data.range:

@@ -82,6 +82,13 @@ class Law:
             return None
         return next((k for k, v in self.form.published.items() if v == self.coefficients), None)
 
+    @property
+    def comparable_set(self) -> str | None:
+        """The first published coefficients that hold where this law does (E = 16, …), else the first of all."""
+        sets, constants = self.form.published, self.data.constants
+        holds = (k for k in sets if all(constants.get(c, v) == v for c, v in self.form.holds_at.get(k, {}).items()))
+        return next(holds, next(iter(sets), None))
+
     def axes(self, table: Mapping) -> dict[str, np.ndarray]:
         """Symbol -> column. The table may name them by symbol, by the column of the fit, or by that of results.csv.
 

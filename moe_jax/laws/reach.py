@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moe_jax.flops import FORMULAS
 from moe_jax.laws.law import Law
 from moe_jax.laws.shapes import Shape
 
@@ -50,11 +51,19 @@ def reach(law: Law, values: Mapping[str, float], cost: str, shape: Shape, meant:
         (low, high), value = ranges[source], values[column]
         if value < low * (1 - 1e-9) or value > high * (1 + 1e-9):
             beyond[source] = (value, high if value > high else low)
-    largest, at_least = law.data.largest_run.get(cost), False
-    if largest is None and (largest := _corner(law, values, cost, shape, meant)) is not None:
-        at_least = True
-    ratio = None if largest is None else values["flops"] / largest
+    ratio, at_least = _times_largest(law, values, cost, shape), False
+    if ratio is None and (most := _corner(law, values, cost, shape, meant)) is not None:
+        ratio, at_least = values["flops"] / most, True
     return Reach(beyond, ratio, at_least, known=bool(ranges))
+
+
+def _times_largest(law: Law, values: Mapping[str, float], cost: str, shape: Shape) -> float | None:
+    """The plan's FLOPs / those of the law's largest run, by `cost` or else a formula that the law's data had."""
+    known = law.data.largest_run
+    formula = cost if cost in known else next((formula for formula in FORMULAS if formula in known), None)
+    if formula is None:
+        return None
+    return float(shape.flops_per_token(formula, values)) * values["tokens"] / known[formula]
 
 
 def _corner(law: Law, values: Mapping[str, float], cost: str, shape: Shape, meant: Mapping[str, str]) -> float | None:
@@ -68,4 +77,4 @@ def _corner(law: Law, values: Mapping[str, float], cost: str, shape: Shape, mean
 
 
 def _number(ratio: float) -> str:
-    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}"
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"

@@ -143,6 +143,13 @@ def test_rates_of_zero_are_refused(choices):
         laws.Planner(PAPER, choices=laws.Choices(**choices))
 
 
+def test_a_fit_is_shown_beside_the_coefficients_of_its_expansion_rate():
+    for E, where in ((64, "E=64"), (16, "E=16, Table 8"), (4, "E=64")):
+        law = replace(PAPER, data=replace(PAPER.data, constants={"expansion_rate": E}, n_fit=9))
+        assert law.comparable_set == where and law.published_set is None
+    assert PAPER.published_set == "E=64"
+
+
 def test_an_impossible_plan_says_so():
     plan = laws.Planner(laws.published("gadre2024")).best(1e12)
     assert "layers of width" in plan.impossible and laws.Planner(PAPER).best(1e18).impossible == ""
