@@ -11,7 +11,7 @@ With a speed (see speed) the budget is time instead: Planner(law, speed=speed).b
 Shapes: a batch of searches (…,) over (combinations,) of E, K, G, as `Choices.experts` lists them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from moe_jax.text import short
 _LOG_WIDTHS = (np.log(8.0), np.log(2e6))  # bounds of ln d: models of 1e3 to 1e18 parameters
 _POINTS, _ROUNDS = 17, 11  # each round zooms in 8 times: ln d to 1e-9
 _POINTS_OF_TIME = 129  # of the first round over seconds, which measured speeds may make uneven
+_MOST = 2_000_000  # points of one grid: 16 MB an array
 _FLOPS, _SECONDS = (1e12, 1e35), (1e-3, 1e15)  # what a budget may be
 _NO_LIMITS = Limits()
 
@@ -192,6 +193,20 @@ class Planner:
         return f"{budget:.3g} {'FLOPs' if self.speed is None else 'chip-seconds'}"
 
     def _search(self, coefficients, budget, limits: Limits) -> _Found:
+        """`_search_at_once`, of no more searches at a time than memory holds."""
+        rows = max((len(v) for v in [*coefficients.values(), budget] if np.ndim(v) > 1), default=1)
+        at_once = max(1, _MOST // (_POINTS_OF_TIME * len(self.experts.E)))
+        if rows <= at_once:
+            return self._search_at_once(coefficients, budget, limits)
+        parts = []
+        for i in range(0, rows, at_once):
+            mine = slice(i, i + at_once)
+            some = {k: v[mine] if np.ndim(v) > 1 and len(v) > 1 else v for k, v in coefficients.items()}
+            spent = budget[mine] if np.ndim(budget) > 1 and len(budget) > 1 else budget
+            parts.append(self._search_at_once(some, spent, limits))
+        return _Found(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Found)))
+
+    def _search_at_once(self, coefficients, budget, limits: Limits) -> _Found:
         """The best width of every combination, by zooming grids over ln d.
 
         coefficients: numbers, or arrays (…, 1) that broadcast against the combinations; budget likewise."""

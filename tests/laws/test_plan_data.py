@@ -83,6 +83,10 @@ def test_without_the_largest_run_its_flops_are_bounded_by_the_largest_n_and_d():
     law = replace(PAPER, data=replace(PAPER.data, largest_run={}))
     far = laws.Planner(law).best(1e23).reach
     assert far.at_least and 0 < far.flops_ratio < laws.Planner(PAPER).best(1e23).reach.flops_ratio
+    train = replace(PAPER, data=replace(PAPER.data, largest_run={"train_flops": 1e20}))
+    plan = laws.Planner(train).best(1e23)
+    per_token = laws.Shape().flops_per_token("train_flops", plan.values)
+    assert plan.reach.flops_ratio == pytest.approx(per_token * plan.values["tokens"] / 1e20) and not plan.reach.at_least
     unknown = laws.Planner(laws.published("kaplan2020")).best(1e21).reach
     assert not unknown.known and unknown.flops_ratio is None and unknown.sentences() == ()
 

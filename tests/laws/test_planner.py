@@ -166,6 +166,22 @@ def test_intervals_carry_the_bootstrap_through():
     assert low < ratio < high and 1.5 < ratio < 2.3
 
 
+def test_searches_in_parts_find_the_same(monkeypatch):
+    """Samples, losses and budgets may be more than fit into memory at once."""
+    rng = np.random.default_rng(0)
+    samples = {k: v * (1 + 0.02 * rng.standard_normal(12)) for k, v in PAPER.coefficients.items()}
+    planner = laws.Planner(replace(PAPER, samples=samples))
+    coarse = replace(planner, choices=COARSE)
+
+    def found():
+        plan = planner.best(1e21)
+        return plan.intervals, planner.of_size(1e9).intervals, planner.compute_ratio(plan, coarse)
+
+    whole = found()
+    monkeypatch.setattr(laws.planner, "_MOST", 5 * 129 * 9)
+    assert found() == whole
+
+
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
