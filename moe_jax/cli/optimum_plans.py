@@ -35,6 +35,7 @@ def by_clock(planner, dense, budgets: Sequence[Budget], flags: argparse.Namespac
     from moe_jax.laws import wall_clock
 
     speed, said = speeds.read(flags.speeds, flags.chips)
+    planner, limited = _measured_granularities(planner, speed, flags)
     clock = replace(planner, speed=speed)
     found = []
     for budget in budgets:
@@ -42,11 +43,24 @@ def by_clock(planner, dense, budgets: Sequence[Budget], flags: argparse.Namespac
             timed = chosen_by == "wall clock"
             plan = clock.best(budget.planned) if timed else wall_clock.best_by_flops(clock, budget.planned)
             found.append(_checked(Planned(budget, plan, _needs(clock, plan, dense), chosen_by)))
-    sentences = [said, *_unmeasured(speed, [p.plan for p in found])]
+    sentences = [said, *limited, *_unmeasured(speed, [p.plan for p in found])]
     for name, column in (("dense model", "expansion_rate"), ("model with G = 1", "granularity")):
         if not speed.has(column, 1):
             sentences.append(f"no {name} is among the speeds: what it needs is left out")
     return found, sentences
+
+
+def _measured_granularities(planner, speed, flags: argparse.Namespace) -> tuple[object, list[str]]:
+    """The planner with the granularities that the speeds cover, unless --granularity names some, and a sentence.
+
+    Finer experts are slower: at the speed of the finest measured, those beyond would look better than they are."""
+    low, high = speed.range("granularity")
+    tried = sorted(set(planner.experts.G.tolist()))
+    kept = [G for G in tried if low <= G <= high]
+    if flags.granularity or "G" not in planner.law.form.symbols or not kept or kept == tried:
+        return planner, []
+    said = f"G is chosen from {', '.join(f'{G:g}' for G in kept)}, which the speeds cover; --granularity names others"
+    return replace(planner, choices=replace(planner.choices, granularities=kept)), [said]
 
 
 def _unmeasured(speed, plans) -> list[str]:

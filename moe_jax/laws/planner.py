@@ -255,10 +255,14 @@ class Planner:
             reached.append("tokens")
         if values["n_total"] >= 0.999 * self.limits.n_total:
             reached.append(self.limits.size_limit)
-        experts = self.experts
-        for name, tried in (("expansion_rate", experts.E), ("active_rate", experts.K), ("granularity", experts.G)):
+        experts, choices = self.experts, self.choices
+        for name, tried, named in (
+            ("expansion_rate", experts.E, choices.expansion_rates),
+            ("active_rate", experts.K, choices.active_rate),
+            ("granularity", experts.G, choices.granularities),
+        ):
             if tried.min() < tried.max() and values[name] in (tried.min(), tried.max()):
-                where = "tried" if self.choices.extrapolate else "tried, within the law's data"
+                where = "tried" if choices.extrapolate or named is not None else "tried, within the law's data"
                 reached.append(f"{name} (the {'smallest' if values[name] == tried.min() else 'largest'} {where})")
         if at_edge:
             reached.append("width (the law has no optimum here)")

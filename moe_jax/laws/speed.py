@@ -51,6 +51,11 @@ class Speed:
         low, high = self.shapes.min(0) * (1 - 1e-9), self.shapes.max(0) * (1 + 1e-9)
         return tuple(c for c, a, b in zip(SHAPE, low, high, strict=True) if not a <= values[c] <= b)
 
+    def range(self, column: str) -> tuple[float, float]:
+        """(min, max) of a column of the measured shapes."""
+        values = self.shapes[:, SHAPE.index(column)]
+        return float(values.min()), float(values.max())
+
     def has(self, column: str, value: float) -> bool:
         """Whether a shape with this value of a column was measured."""
         return bool(np.isclose(self.shapes[:, SHAPE.index(column)], value).any())

@@ -108,6 +108,20 @@ def test_what_is_no_budget_of_time_is_refused(tmp_path, capsys, flags, changed, 
     assert sentence in capsys.readouterr().err
 
 
+def test_granularities_without_a_speed_are_left_out_unless_they_are_named(tmp_path, capsys):
+    """They would be taken to be as fast as the finest measured."""
+    table = pd.read_csv(results(tmp_path / "r.csv"))
+    flat = table.assign(tokens_per_second=4e23 / table["train_flops"])
+    flat[flat["granularity"] <= 4].to_csv(tmp_path / "r.csv", index=False)
+    flags = ["--law", "krajewski2024", "--chip_hours", "1000", "--speeds", str(tmp_path / "r.csv")]
+    for more, finest in (([], 4), (["--granularity", "4,8"], 8)):
+        assert call(*flags, *more, "--out", str(tmp_path / "o.csv")) == errors.DONE
+        assert pd.read_csv(tmp_path / "o.csv")["granularity"].tolist() == [finest, finest]
+        said = capsys.readouterr().out
+        assert ("G is chosen from 1, 2, 4, which the speeds cover" in said) == (not more)
+    assert "plans lie outside the measured" in said
+
+
 def test_without_a_dense_run_its_speed_up_is_left_out(tmp_path, capsys):
     table = pd.read_csv(results(tmp_path / "r.csv"))
     table[table["expansion_rate"] > 1].to_csv(tmp_path / "r.csv", index=False)
