@@ -8,7 +8,8 @@ from moe_jax.cli import tables
 
 def show_law(law, out) -> None:
     """Coefficients with intervals beside the published ones, errors, notes and warnings."""
-    where, printed = next(iter(law.form.published.items()), ("none", {}))
+    where = law.comparable_set or "none"
+    printed = law.form.published.get(where, {})
     data, method = law.data, law.method
     rows = []
     for name in law.coefficients:

@@ -1,5 +1,6 @@
 """Files that a verb writes: what cannot be written is refused before the work, or told in one sentence after it."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,18 @@ def writing(path: str, flag: str) -> Iterator[None]:
         if errors.environment_failure(e) is not None:  # has a sentence of its own
             raise
         raise errors.WorkFailed(f"{path} cannot be written: {_reason(e)}; {flag} names another place") from e
+
+
+def set_aside(path: str, content: bytes) -> str | None:
+    """Moves a file that stands at `path` with another content to NAME.1.csv, NAME.2.csv, …; returns where it is now,
+    None where nothing had to move."""
+    where = epath.Path(path)
+    if not where.exists() or where.read_bytes() == content:
+        return None
+    numbered = (where.with_name(f"{where.stem}.{i}{where.suffix}") for i in itertools.count(1))
+    aside = next(name for name in numbered if not name.exists())
+    where.rename(aside)
+    return str(aside)
 
 
 def _reason(e: OSError) -> str:

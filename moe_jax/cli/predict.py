@@ -3,10 +3,10 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from moe_jax import errors, text
-from moe_jax.cli import command, outputs, tables
+from moe_jax import errors, files, text
+from moe_jax.cli import command, optimum_flags, outputs, predict_csv, tables
 from moe_jax.config import config_file
 from moe_jax.errors import UserError
 from moe_jax.report import predictions
@@ -15,7 +15,8 @@ _DESCRIPTION = """Predicts the losses of runs under a law, before they are train
 
   moe-jax predict --law W/law.json --config=configs/smoke.py     the runs of a config's grid
   moe-jax predict --workdir W                                    those of W/sweep.json, under W/law.json
-  moe-jax predict --workdir W --law krajewski2024                under a published law"""
+  moe-jax predict --workdir W --law krajewski2024                under a published law
+  moe-jax predict --law W/law.json --csv cells.csv               each row of a table: cells.prediction.csv"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,11 +30,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--level", type=float, help="share of the bootstrap samples in an interval (default the law's, 0.8)"
     )
-    parser.add_argument("--out", help="CSV (default W/prediction.csv, or prediction.csv)")
+    table = "a table with a column for each symbol of the law (N, D, G, or as the fit named them), a row a prediction"
+    parser.add_argument("--csv", metavar="FILE", help=table)
+    counts = "what a symbol of the law counts, where the fit's column does not say: N=n_total_nonemb"
+    parser.add_argument("--counts", metavar="SYMBOL=COLUMN,…", help=counts)
+    out = "CSV (default W/prediction.csv, or prediction.csv; of a table FILE.prediction.csv)"
+    parser.add_argument("--out", help=out)
     parser.epilog = config_file.HELP
     flags = parser.parse_args(others)
-    if bool(config_args) == bool(flags.workdir):
-        raise UserError("give a config (--config=configs/smoke.py) or a sweep's folder (--workdir=W), one of them")
+    if sum(map(bool, (config_args, flags.workdir, flags.csv))) != 1:
+        raise UserError(
+            "give a config (--config=configs/smoke.py), a sweep's folder (--workdir=W) or a table (--csv=FILE), and one"
+            " of them only"
+        )
     if not (flags.law or flags.workdir):
         raise UserError("--law is missing: give a law.json, or the name of a published law")
     if flags.level is not None and not 0 < flags.level < 1:
@@ -45,14 +54,34 @@ def main(argv: Sequence[str]) -> int:
     from moe_jax import laws
 
     law = laws.find(flags.law or os.path.join(flags.workdir, "law.json"))
+    counts = optimum_flags.counted(flags.counts)
+    if flags.csv:
+        return _of_table(law, flags, counts)
     runs, store = _planned(config_args, flags.workdir)
-    rows = _predict(law, runs, store, _states(flags.workdir, runs), flags.level)
-    _show(law, rows)
+    meant = laws.columns_meant(law, counts)
+    rows = _predict(law, runs, store, _states(flags.workdir, runs), flags.level, meant)
+    _show(law, rows, list(meant.values()))
     out = epath.Path(flags.out or os.path.join(flags.workdir or "", "prediction.csv"))
     with outputs.writing(str(out), "--out"):
         kept = predictions.write(out, rows)
     if kept:
         print(f"- {text.count(kept, 'run')} done by now: {out} keeps their earlier predictions")
+    print(f"predictions: {out}")
+    return errors.DONE
+
+
+def _of_table(law, flags, counts: dict[str, str]) -> int:
+    from etils import epath
+
+    out = flags.out or predict_csv.beside(flags.csv)
+    outputs.refuse_unwritable(out, "--out")
+    table = predict_csv.predicted(law, flags.csv, counts, flags.level)
+    predict_csv.show(law, table, law.level if flags.level is None else flags.level)
+    content = table.to_csv(index=False).encode()
+    with outputs.writing(out, "--out"):
+        if (aside := outputs.set_aside(out, content)) is not None:
+            print(f"the earlier {out} was moved to {aside}")
+        files.write_atomic(epath.Path(out), content)
     print(f"predictions: {out}")
     return errors.DONE
 
@@ -81,19 +110,23 @@ def _states(workdir: str | None, runs) -> list[str]:
     return [state_of(run, work.run_dir(run.name), now).state for run in runs]
 
 
-def _predict(law, runs, store, states: Sequence[str], level: float | None) -> list[dict[str, object]]:
+def _predict(
+    law, runs, store, states: Sequence[str], level: float | None, meant: Mapping[str, str]
+) -> list[dict[str, object]]:
     import numpy as np
 
+    from moe_jax import laws
     from moe_jax.sweep import results
 
     known = [{**dataclasses.asdict(run.counts), **results.planned_columns(run, store.train_tokens)} for run in runs]
     for run, columns in zip(runs, known, strict=True):
-        if missing := [c for c in law.form.columns.values() if columns.get(c) is None]:
+        if missing := [c for c in meant.values() if columns.get(c) is None]:
             raise UserError(f"{run.name} has no {missing[0]}, and {law.name} needs it")
-    axes = {c: np.array([k[c] for k in known], float) for c in law.form.columns.values()}
-    beyond = law.outside(axes)
-    value, low, high = law.predict(axes, level, residual=bool(law.samples))
-    _, law_low, law_high = law.predict(axes, level)
+    axes = {c: np.array([k[c] for k in known], float) for c in meant.values()}
+    by_symbol = {symbol: axes[c] for symbol, c in meant.items()}
+    beyond = law.outside(by_symbol) | laws.choices.other_experts(law, {c: [k.get(c) for k in known] for c in known[0]})
+    value, low, high = law.predict(by_symbol, level, residual=bool(law.samples))
+    _, law_low, law_high = law.predict(by_symbol, level)
     stated = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     out = []
     for i, run in enumerate(runs):
@@ -117,8 +150,7 @@ def _predict(law, runs, store, states: Sequence[str], level: float | None) -> li
     return out
 
 
-def _show(law, rows: Sequence[dict]) -> None:
-    axes = list(law.form.columns.values())
+def _show(law, rows: Sequence[dict], axes: Sequence[str]) -> None:
     heads = ["run", *(f">{c}" for c in axes), ">loss", f">{rows[0]['level']:.0%} of such runs", "outside the fit"]
     lines = []
     for r in rows:

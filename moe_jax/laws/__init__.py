@@ -17,7 +17,7 @@ laws.load("law.json") and laws.published("krajewski2024") give laws as well. A f
 laws.declare (see forms) and fitted by its name, or from its file: laws.fit("results.csv", law="my_law.py:my_law").
 """
 
-from moe_jax.laws import dense, isoflop, rates, repetition, sparse  # noqa: F401  (all but isoflop declare forms)
+from moe_jax.laws import dense, isoflop, rates, repetition, sparse, speed  # noqa: F401  (they declare the forms)
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.choices import DENSE, Choices, Limits
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
@@ -39,8 +39,11 @@ from moe_jax.laws.forms import (
 )  # fmt: skip
 from moe_jax.laws.groups import GroupFit, fit_groups, tabulate
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
+from moe_jax.laws.meaning import columns_meant
+from moe_jax.laws.next_runs import NextRun, next_runs
 from moe_jax.laws.objective import Objective
 from moe_jax.laws.planner import Plan, Planner
+from moe_jax.laws.reach import Reach
 from moe_jax.laws.residual_columns import explain_residuals
 from moe_jax.laws.shapes import Shape
 from moe_jax.laws.splits import Split
@@ -57,8 +60,8 @@ def __getattr__(name: str):
 
 __all__ = [
     "DENSE", "FORMS", "LOSS", "QUANTITIES", "Choices", "Fit", "FitData", "FitMethod", "Form", "GroupFit",
-    "Identifiability", "Law", "Limits", "Objective", "Plan", "Planner", "Resampling", "Shape", "Split", "accepted",
-    "compare", "declare", "efficiency_leverage", "exp", "explain_residuals", "exponent", "find", "fit", "fit_groups",
-    "get", "isoflop", "leverage", "ling2025_leverage", "load", "log", "minimum", "plots", "positive", "power",
-    "profile", "published", "rows_of", "tabulate",
+    "Identifiability", "Law", "Limits", "NextRun", "Objective", "Plan", "Planner", "Reach", "Resampling", "Shape",
+    "Split", "accepted", "columns_meant", "compare", "declare", "efficiency_leverage", "exp", "explain_residuals",
+    "exponent", "find", "fit", "fit_groups", "get", "isoflop", "leverage", "ling2025_leverage", "load", "log",
+    "minimum", "next_runs", "plots", "positive", "power", "profile", "published", "rows_of", "speed", "tabulate",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
+from moe_jax.flops import FORMULAS
 from moe_jax.laws import best_values, checklist, identifiability, limits, row_weights, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import LOSS, Form
@@ -121,6 +122,7 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         columns=dict(rows.sources),
         loss=loss,
         range={rows.sources[s]: (float(v.min()), float(v.max())) for s, v in train.columns.items()},
+        largest_run=_largest_run(train.table),
         constants=rows.constants,
         selection=selection,
         n_fit=len(train),
@@ -129,6 +131,20 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         notes=rows.notes,
         weights=weighting,
     )
+
+
+def _largest_run(table: pd.DataFrame) -> dict[str, float]:
+    """FLOPs of the dearest row by each formula that the table has, or can be computed from its columns."""
+    if "flops_6nd" not in table.columns and {"n_active", "tokens"} <= set(table.columns):
+        N, D = (pd.to_numeric(table[column], errors="coerce") for column in ("n_active", "tokens"))
+        table = table.assign(flops_6nd=6.0 * N * D)
+    found = {}
+    for formula in FORMULAS:
+        if formula in table.columns:
+            flops = pd.to_numeric(table[formula], errors="coerce").max()
+            if np.isfinite(flops) and flops > 0:
+                found[formula] = float(flops)
+    return found
 
 
 def _identifiability(

@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 
 from moe_jax import errors, files, records
-from moe_jax.laws import forms, user_file
+from moe_jax.laws import forms, meaning, user_file
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import tails
+from moe_jax.laws.published_runs import PUBLISHED_RUNS
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class FitData:
     columns: Mapping[str, str] = field(default_factory=dict)  # symbol -> column or expression of the table
     loss: str = "eval_loss"  # column of the losses
     range: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column -> (min, max) of the rows fitted
+    largest_run: Mapping[str, float] = field(default_factory=dict)  # FLOP formula -> FLOPs of the dearest row fitted
     constants: Mapping[str, object] = field(default_factory=dict)  # columns outside the law, with one value in all rows
     selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
     n_fit: int = 0
@@ -77,6 +79,20 @@ class Law:
         """The form's name."""
         return self.form.name
 
+    @property
+    def published_set(self) -> str | None:
+        """The name of the published coefficients that these are; None for a fitted law."""
+        if self.data.n_fit:
+            return None
+        return next((k for k, v in self.form.published.items() if v == self.coefficients), None)
+
+    @property
+    def comparable_set(self) -> str | None:
+        """The first published coefficients that hold where this law does (E = 16, …), else the first of all."""
+        sets, constants = self.form.published, self.data.constants
+        holds = (k for k in sets if all(constants.get(c, v) == v for c, v in self.form.holds_at.get(k, {}).items()))
+        return next(holds, next(iter(sets), None))
+
     def axes(self, table: Mapping) -> dict[str, np.ndarray]:
         """Symbol -> column. The table may name them by symbol, by the column of the fit, or by that of results.csv.
 
@@ -84,7 +100,8 @@ class Law:
         found = {}
         for symbol, column in self.form.columns.items():
             source = self.data.columns.get(symbol, column)
-            key = next((k for k in (symbol, source, column) if k in table), None)
+            known = meaning.standard(source) or column  # N as the fit counted it, never as another count
+            key = next((k for k in (symbol, source, known) if k in table), None)
             if key is None:
                 raise errors.UserError(
                     f"{self.name} needs {symbol} (column {source!r}) and was given {', '.join(map(str, table))}"
@@ -186,6 +203,7 @@ _KEYS = {
     "columns": ("data", "columns"),
     "loss": ("data", "loss"),
     "range": ("data", "range"),
+    "largest_run": ("data", "largest_run"),
     "n_fit": ("data", "n_fit"),
     "n_holdout": ("data", "n_holdout"),
     "data_sha256": ("data", "sha256"),
@@ -246,7 +264,14 @@ def published(name: str, where: str | None = None) -> Law:
     where = where or next(iter(form.published))
     if where not in form.published:
         raise errors.UserError(f"{name} has no published coefficients {where!r}, only {', '.join(form.published)}")
-    data = FitData(columns=form.columns, constants=form.holds_at.get(where, {}), notes=(f"{form.source}: {where}",))
+    runs = PUBLISHED_RUNS.get((name, where))
+    data = FitData(
+        columns=form.columns,
+        range=runs.range if runs else {},
+        largest_run=runs.largest_run if runs else {},
+        constants={**(runs.constants if runs else {}), **form.holds_at.get(where, {})},
+        notes=(f"{form.source}: {where}", *([f"its runs: {runs.source}"] if runs else [])),
+    )
     return Law(form=form, coefficients=form.published[where], data=data)
 
 

@@ -47,6 +47,16 @@ class Shape:
             "shared_share": np.zeros_like(d * K),  # these families share no expert
         }
 
+    def of_size(self, column: str, size, E, K, G) -> dict[str, np.ndarray]:
+        """The columns of the model with `size` parameters, counted as `column` (n_total, …); arrays broadcast."""
+        size, E, K, G = (np.asarray(v, float) for v in np.broadcast_arrays(size, E, K, G))
+        low, high = np.full(size.shape, np.log(0.1)), np.full(size.shape, np.log(1e8))
+        for _ in range(60):  # every count grows with the width
+            middle = (low + high) / 2
+            small = self.columns(np.exp(middle), E, K, G)[column] < size
+            low, high = np.where(small, middle, low), np.where(small, high, middle)
+        return self.columns(np.exp((low + high) / 2), E, K, G)
+
     def flops_per_token(self, cost: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Training FLOPs of one token by a formula of moe_jax/flops.py; columns: the result of `columns`."""
         counts = {k: columns[k] for k in ("n_active_nonemb", "n_active", "n_router", "n_layers", "d_model")}

@@ -28,7 +28,8 @@ COLUMNS = (
     "dispatch", "schedule", "optimizer", "d_model", "n_layers", "batch_tokens", "sequence_length", "vocab_size",
     "compute_dtype", "store_sha256", "flops_krajewski2024", "flops_abnar2025", "train_flops", "eval_loss",
     "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction", "eval_dropped_fraction", "seed",
-    "learning_rate", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "wall_seconds", "mfu",
+    "learning_rate", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "n_devices",
+    "wall_seconds", "tokens_per_second", "mfu",
 )  # fmt: skip
 
 # A fit over runs that differ in one of these compares unlike things, so `collect` asks before it mixes them.
@@ -39,8 +40,8 @@ COLUMN_NAME = re.compile(r"[a-z0-9_]+")  # of an evaluation
 # The columns that are the result's fields of the same name.
 _FROM_RESULT = (
     "name", "status", "tokens", "eval_loss", "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction",
-    "eval_dropped_fraction", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "wall_seconds",
-    "mfu",
+    "eval_dropped_fraction", "trunk", "own_tokens", "attempts", "config_hash", "git_commit", "device", "n_devices",
+    "wall_seconds", "tokens_per_second", "mfu",
 )  # fmt: skip
 _TEXTS = {
     "name", "status", "router", "dispatch", "schedule", "optimizer", "compute_dtype", "store_sha256", "trunk",

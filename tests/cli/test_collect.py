@@ -22,7 +22,7 @@ DESIGN_COLUMNS = (
     "d_model, n_layers, batch_tokens, sequence_length, vocab_size, compute_dtype, store_sha256, "
     "flops_krajewski2024, flops_abnar2025, train_flops, eval_loss, eval_loss_capacity, bits_per_byte, train_loss, "
     "dropped_fraction, eval_dropped_fraction, seed, learning_rate, trunk, own_tokens, attempts, config_hash, "
-    "git_commit, device, wall_seconds, mfu"
+    "git_commit, device, n_devices, wall_seconds, tokens_per_second, mfu"
 )
 
 

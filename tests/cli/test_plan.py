@@ -41,7 +41,8 @@ def test_rows_have_the_columns_of_results_that_are_known_before_training(capsys,
     told, _ = planned(capsys, tmp_path, "--config=configs/krajewski2025.py:11b")
     measured = {
         "status", "eval_loss", "eval_loss_capacity", "bits_per_byte", "train_loss", "dropped_fraction",
-        "eval_dropped_fraction", "attempts", "git_commit", "device", "wall_seconds", "mfu",
+        "eval_dropped_fraction", "attempts", "git_commit", "device", "n_devices", "wall_seconds",
+        "tokens_per_second", "mfu",
     }  # fmt: skip
     for row in told["runs"]:
         assert set(COLUMNS) - measured <= set(row)

@@ -105,7 +105,7 @@ def test_limits_bind_and_are_said():
     assert few.values["n_total"] > free.values["n_total"] and few.values["loss"] > free.values["loss"]
     assert few.values["flops"] == pytest.approx(1e22)
     small = laws.Planner(PAPER, limits=laws.Limits(memory_bytes=16 * 1e11)).best(1e22)
-    assert small.values["n_total"] == pytest.approx(1e11, rel=1e-3) and small.at_limit == ("parameters",)
+    assert small.values["n_total"] == pytest.approx(1e11, rel=1e-3) and small.at_limit == ("memory",)
     coarse = laws.Planner(PAPER, choices=laws.Choices(granularities=(1, 2, 4))).best(1e22)
     assert coarse.values["granularity"] == 4 and coarse.at_limit == ("granularity (the largest tried)",)
 
@@ -164,6 +164,22 @@ def test_intervals_carry_the_bootstrap_through():
     assert "n_total_nonemb" in far.outside and "granularity" in far.outside
     ratio, (low, high) = planner.compute_ratio(near, replace(planner, choices=COARSE))
     assert low < ratio < high and 1.5 < ratio < 2.3
+
+
+def test_searches_in_parts_find_the_same(monkeypatch):
+    """Samples, losses and budgets may be more than fit into memory at once."""
+    rng = np.random.default_rng(0)
+    samples = {k: v * (1 + 0.02 * rng.standard_normal(12)) for k, v in PAPER.coefficients.items()}
+    planner = laws.Planner(replace(PAPER, samples=samples))
+    coarse = replace(planner, choices=COARSE)
+
+    def found():
+        plan = planner.best(1e21)
+        return plan.intervals, planner.of_size(1e9).intervals, planner.compute_ratio(plan, coarse)
+
+    whole = found()
+    monkeypatch.setattr(laws.planner, "_MOST", 5 * 129 * 9)
+    assert found() == whole
 
 
 @pytest.mark.parametrize(

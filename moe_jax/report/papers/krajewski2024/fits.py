@@ -38,7 +38,7 @@ def fit_all(sources: Sources) -> Fits:
         held_out = _fit_moe(runs, split=laws.Split(holdout="lowest:0.2"))
     dense_runs, third_party_dense = sources.third_party("dense_losses_recovered.csv"), None
     if dense_runs is not None:
-        columns = {"N": "N_nonemb", "D": "D_tokens"}
+        columns = {"n_active_nonemb": "N_nonemb", "tokens": "D_tokens"}
         third_party_dense = _fit_dense(dense_runs, loss="final_train_loss", columns=columns)
     our_runs = ours = ours_dense = None
     if sources.ours is not None:
@@ -68,12 +68,13 @@ def _our_runs(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _fit_moe(table: pd.DataFrame, **options) -> laws.Fit:
     paper = presets.preset("krajewski2024")
     options = {"resampling": laws.Resampling(samples=0)} | options
-    columns = {"N": "N", "D": "D", "G": "G"}
+    columns = {"n_total_nonemb": "N", "tokens": "D", "granularity": "G"}  # what N counts, for the plans
     return laws.fit(table, loss="loss", columns=columns, objective=paper.objective, fix=paper.fix, **options)
 
 
 def _fit_dense(table: pd.DataFrame, loss: str = "loss", columns: Mapping[str, str] | None = None) -> laws.Fit:
     """The objective is that of the authors' code for dense models: Huber .1 on ln L, 1e-5·Σ|θ|, c = .472."""
     objective = laws.Objective(space="log", huber=0.1, l1=1e-5)
-    options = {"loss": loss, "columns": columns or {"N": "N", "D": "D"}, "objective": objective, "fix": {"c": 0.472}}
+    columns = columns or {"n_active_nonemb": "N", "tokens": "D"}
+    options = {"loss": loss, "columns": columns, "objective": objective, "fix": {"c": 0.472}}
     return laws.fit(table, "krajewski2024_dense", resampling=laws.Resampling(samples=0), **options)
