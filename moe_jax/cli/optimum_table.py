@@ -34,7 +34,8 @@ def show(planner, planned: Sequence[Planned], notes: Sequence[str] = ()) -> None
 def _columns(law, planned: Sequence[Planned]) -> list[tuple[str, str]]:
     """The columns of plans that say something under this law."""
     several = {p.plan.values["active_rate"] for p in planned} != {1}
-    idle = {"granularity": "G" not in law.form.symbols, "active_rate": not several}
+    chosen = "G" in law.form.symbols or "top_k" in law.form.columns.values()
+    idle = {"granularity": not chosen, "active_rate": not several}
     return [(column, head) for column, head in _SHOWN if not idle.get(column, False)]
 
 
