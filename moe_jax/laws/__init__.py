@@ -16,9 +16,12 @@ laws.declare (see forms) and fitted by its name, or from its file: laws.fit("res
 """
 
 from moe_jax.laws import dense, isoflop, sparse  # noqa: F401  (dense and sparse declare the forms)
+from moe_jax.laws.bands import Bands
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.choices import DENSE, Choices, Limits
+from moe_jax.laws.cross_validation import CrossValidation, cross_validate
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
+from moe_jax.laws.extrapolation import Extrapolation
 from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import FORMS, Form, declare, exp, exponent, get, log, positive, power
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law, find, load, published
@@ -38,7 +41,8 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "DENSE", "FORMS", "Choices", "Fit", "FitData", "FitMethod", "Form", "Identifiability", "Law", "Limits", "Objective",
-    "Plan", "Planner", "Resampling", "Shape", "Split", "accepted", "compare", "declare", "exp", "exponent", "find",
-    "fit", "get", "isoflop", "leverage", "load", "log", "plots", "positive", "power", "profile", "published", "rows_of",
+    "DENSE", "FORMS", "Bands", "Choices", "CrossValidation", "Extrapolation", "Fit", "FitData", "FitMethod", "Form",
+    "Identifiability", "Law", "Limits", "Objective", "Plan", "Planner", "Resampling", "Shape", "Split", "accepted",
+    "compare", "cross_validate", "declare", "exp", "exponent", "find", "fit", "get", "isoflop", "leverage", "load",
+    "log", "plots", "positive", "power", "profile", "published", "rows_of",
 ]  # fmt: skip

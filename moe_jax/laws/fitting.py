@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, starts, user_file
+from moe_jax.laws import identifiability, limits, rolling_origin, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
@@ -109,6 +109,7 @@ def fit(
         errors=_errors(rows, predicted, held_out),
         data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
+        extrapolation=rolling_origin.estimate(problem, theta, free, train) if resampling.samples else None,
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
     return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
