@@ -6,6 +6,7 @@ narrowest band of one width that would have held 80% of the same errors."""
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def replicate(design: Design, drift: str, noise: float, seed: int, samples: int)
     columns = {truth.form.columns[s]: v for s, v in design.axes.items()} | {"eval_loss": loss}
     table = {k: v[~top] for k, v in columns.items()}
     law = laws.fit(
-        table, design.form, fix=FIX[design.form], start=16, resampling=laws.Resampling(samples=samples, level=LEVEL)
+        table, design.form, fix=FIX[design.form], start=4, resampling=laws.Resampling(samples=samples, level=LEVEL)
     ).law
     bands = law.bands({k: v[top] for k, v in columns.items()})
     low, high = bands.together()
@@ -117,8 +118,8 @@ def row(design: str, drift: str, noise: float, replications: int, samples: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, default=20)
-    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--replications", type=int, default=10)
+    parser.add_argument("--samples", type=int, default=60)
     flags = parser.parse_args()
     began, lines, good = time.perf_counter(), [], 0
     for noise, design, drift in itertools.product((0.001, 0.003), DESIGNS, DRIFTS):
@@ -126,6 +127,7 @@ def main() -> None:
         good += 0.7 <= inside <= 0.95 and width <= 2
         cells = (f"{before:.2f}", f"{inside:.2f}", f"{width:.2f}", f"{narrowest:.4f}")
         lines.append((design, drift, f"{noise:.1%}", *cells))
+        print(*lines[-1], sep=" | ", file=sys.stderr, flush=True)
     heads = ("design", "drift", ">noise", ">without the term", ">covered", ">width", ">± narrowest, nats")
     tables.show(tables.Table(heads, lines))
     print(

@@ -1,8 +1,9 @@
 """A law's own error beyond the runs it was fitted to, as a function of how far beyond a point lies.
 
-A fit takes up the value and the slope of whatever its form lacks, so the error that is left grows with the square of
-the distance: error = curvature · distance². `rolling_origin` estimates the curvature by fitting the cheaper rows and
-predicting the dearer ones."""
+A fit takes up the value and the slope of what its form lacks. A straight line through a quadratic over a span s misses
+it by d · (d + s) at a distance d beyond its end, one that touches it at the end by d². The error here grows as the mean
+of the two, d · (d + s / 2), times a curvature that `rolling_origin` measures: fits of the cheaper rows predict the
+dearer ones. experiments/benchmarks/drift.py shows what the bands cover."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from scipy import special
 class Extrapolation:
     """How a law has erred on runs dearer than those it was fitted to.
 
-    curvature: nats for each squared unit of `distance`, the root mean square over the origins, with the noise of runs
+    curvature: nats over `growth`, the root mean square over the origins, with the noise of runs
     and the uncertainty of the coefficients taken off; 0 where these explain all errors."""
 
     curvature: float
     origins: int  # fits of the cheaper rows, each of which predicted the dearer ones
     predicted: int  # rows that these fits predicted, together
     farthest: float  # largest distance at which they did
+    span: float  # ln(cost of the dearest row fitted / cost of the cheapest)
     reach: Mapping[str, float]  # measure of cost (a column, or "N * D") -> the largest of the rows fitted
 
     def half_width(self, distance: np.ndarray, level: float) -> np.ndarray:
@@ -29,7 +31,12 @@ class Extrapolation:
 
         Student's t with one degree of freedom less than there are origins: few origins tell little about the scale."""
         freedom = max(self.origins - 1, 1)
-        return self.curvature * special.stdtrit(freedom, (1 + level) / 2) * np.square(distance)
+        return self.curvature * special.stdtrit(freedom, (1 + level) / 2) * growth(distance, self.span)
+
+
+def growth(distance: np.ndarray, span: float) -> np.ndarray:
+    """How a law's error grows with the distance beyond its data, which span so many e-folds of cost."""
+    return distance * (distance + span / 2)
 
 
 def measures(table: Mapping, axes: Mapping[str, np.ndarray], cost: str | None) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from moe_jax.laws.extrapolation import Extrapolation, distance, measures
+from moe_jax.laws.extrapolation import Extrapolation, distance, growth, measures
 from moe_jax.laws.levenberg_marquardt import descend
 from moe_jax.laws.objective import Problem
 from moe_jax.laws.rows import Rows
@@ -39,7 +39,7 @@ def estimate(problem: Problem, theta: np.ndarray, free: np.ndarray, rows: Rows) 
             continue
         away = _distance(cost, rows, fitted, problem.form.shares)[~fitted]
         variance = noise + _variance(problem, at, free, fitted, error)[~fitted]
-        squares.append(np.sum(error[~fitted] ** 2 - variance) / np.sum(away**4))
+        squares.append(np.sum(error[~fitted] ** 2 - variance) / np.sum(growth(away, _span(cost[fitted])) ** 2))
         predicted, farthest = predicted + len(away), max(farthest, float(away.max()))
     if not squares:
         return None
@@ -48,6 +48,7 @@ def estimate(problem: Problem, theta: np.ndarray, free: np.ndarray, rows: Rows) 
         origins=len(squares),
         predicted=predicted,
         farthest=farthest,
+        span=_span(cost),
         reach={measure: float(values.max()) for measure, values in costs.items()},
     )
 
@@ -63,6 +64,11 @@ def _origins(cost: np.ndarray, rows: Rows, n_free: int) -> np.ndarray:
         if enough and not fitted.all():
             masks[int(fitted.sum())] = fitted
     return np.array(list(masks.values()))
+
+
+def _span(cost: np.ndarray) -> float:
+    """ln(dearest / cheapest)."""
+    return float(np.log(cost.max() / cost.min()))
 
 
 def _distance(cost: np.ndarray, rows: Rows, fitted: np.ndarray, shares) -> np.ndarray:

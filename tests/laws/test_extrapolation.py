@@ -55,7 +55,8 @@ def test_the_term_is_that_of_the_distance_and_zero_within_the_data():
     np.testing.assert_allclose(away, np.log(dear["train_flops"] / cheap["train_flops"].max()), rtol=1e-9)
     beyond = law.bands(dear).beyond
     assert (beyond > 0).all()
-    np.testing.assert_allclose(beyond / beyond[0], (away / away[0]) ** 2, rtol=1e-9)
+    grown = away * (away + np.log(3) * 4 / 2)  # five budgets fitted, each three times the one before
+    np.testing.assert_allclose(beyond / beyond[0], grown / grown[0], rtol=1e-9)
     value, low, high = law.predict(dear)
     _, run_low, run_high = law.predict(dear, residual=True)
     assert (run_low < low).all() and (low < value).all() and (high < run_high).all()
@@ -72,7 +73,7 @@ def test_an_axis_beyond_its_range_is_a_distance_too():
 
 def test_few_origins_widen_the_term():
     """Student's t with more origins comes down to the normal's 1.2816 standard deviations."""
-    one, two, many = (Extrapolation(0.01, n, 10, 1.0, {}).half_width(1.0, 0.8) for n in (2, 3, 10_000))
+    one, two, many = (Extrapolation(0.01, n, 10, 1.0, 0.0, {}).half_width(1.0, 0.8) for n in (2, 3, 10_000))
     assert one == pytest.approx(0.01 * 3.0777, rel=1e-4) and two < one
     assert many == pytest.approx(0.01 * 1.2816, rel=1e-3)
 

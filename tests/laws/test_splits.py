@@ -89,10 +89,21 @@ def test_criteria_prefer_the_form_that_made_the_data_and_count_coefficients():
     table, _ = planted("krajewski2024", grid(4, 4), noise=0.003)
     table["n_total"] = table["n_total_nonemb"]
     normal = laws.Objective(huber=np.inf)
-    options = {"objective": normal, "resampling": QUICK, "start": 16}
+    options = {"objective": normal, "resampling": QUICK, "start": 16, "fix": {"krajewski2024": FIX}}
     found = laws.compare(table, ["chinchilla", "krajewski2024"], **options).set_index("law")
     assert found.loc["krajewski2024", "aic"] == found.loc["krajewski2024", "bic"] == 0
     assert found.loc["chinchilla", "aic"] > 50
     k = found["coefficients"]
-    assert k["krajewski2024"] == k["chinchilla"] + 2  # G and its exponent, against which BIC counts ln n and AIC 2
-    assert found.loc["chinchilla", "bic"] == pytest.approx(found.loc["chinchilla", "aic"] - 2 * (np.log(64) - 2))
+    assert k["krajewski2024"] == k["chinchilla"] + 1  # for which BIC counts ln n and AIC 2
+    assert found.loc["chinchilla", "bic"] == pytest.approx(found.loc["chinchilla", "aic"] - (np.log(64) - 2))
+
+
+def test_the_verb_takes_a_condition_and_a_one_sided_loss(tmp_path, capsys):
+    flags = ["--fix", "c=0.472", "--holdout", "tokens > 5e10", "--one_sided", "0.5"]
+    assert call(tmp_path, runs(), *flags) == errors.DONE
+    assert "held out (12 runs)" in capsys.readouterr().out
+    law = laws.load(tmp_path / "law.json")
+    assert law.method.objective["one_sided"] == 0.5 and law.data.selection["holdout"] == "tokens > 5e10"
+    assert law.extrapolation.reach["N * D"] == 3e9 * 2e10
+    assert call(tmp_path, runs(), "--one_sided", "2") == errors.BAD_INPUT
+    assert "one_sided is 2.0" in capsys.readouterr().err
