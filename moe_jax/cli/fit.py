@@ -13,7 +13,7 @@ from moe_jax import errors, files
 from moe_jax.cli import fit_figures, fit_flags, fit_groups, fit_progress, fit_tables, outputs
 
 # Flags that do not change the law.
-_BESIDE = ("workdir", "results", "out", "profile", "compare", "leverage", "figures")
+_BESIDE = ("workdir", "results", "out", "profile", "compare", "leverage", "figures", "cross_validate")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def _fit(flags: argparse.Namespace, results: str) -> None:
     name = "law" if form.quantity == laws.LOSS else form.name  # a law of rates stands beside the law of losses
     out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")
     request = _request(flags, results, form)
-    shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures)
+    shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures or flags.cross_validate)
     if shown_before and (before := _fitted_before(out, request)) is not None:
         fit_tables.show_law(before, out)
         print("(these results were fitted with these flags before: shown again)")
@@ -60,6 +60,8 @@ def _fit(flags: argparse.Namespace, results: str) -> None:
     figures = _profiles(fitted, flags.profile)
     if flags.leverage:
         fit_tables.show_leverage(laws.leverage(fitted), flags.leverage)
+    if flags.cross_validate:
+        fit_tables.show_cross_validation(laws.cross_validate(fitted, flags.cross_validate))
     if flags.compare:
         _compare(results, flags.compare.split(","), options)
     if flags.figures and form.quantity == laws.LOSS:

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _add_fit(p)
     _add_intervals(p)
     _add_reports(p)
+    _add_bands(p)
     return p
 
 
@@ -80,7 +81,11 @@ def _add_fit(p: argparse.ArgumentParser) -> None:
     add("--penalty", metavar="KIND:WEIGHT", help="l1:5e-5 or l2:1e-5 on the fitted coordinates, or none")
     add("--fix", action="append", default=[], metavar="NAME=VALUE,…", help="hold coefficients at a value")
     add("--starts", help="number of starts of the optimiser, or `grid` for the preset's (default 128)")
-    add("--holdout", metavar="RULE", help="rows to predict, not to fit: lowest:0.2, or COLUMN:VALUE; or none")
+    add(
+        "--holdout",
+        metavar="RULE",
+        help="rows to predict, not to fit: lowest:0.2, COLUMN:VALUE, 'flops > 5e18'; or none",
+    )
     add("--drop", metavar="RULE", help="rows to leave out altogether: highest:5; or none")
 
 
@@ -98,6 +103,17 @@ def add_samples(p: argparse.ArgumentParser) -> None:
     add("--bootstrap", type=int, default=1000, metavar="SAMPLES", help=samples)
     add("--level", type=float, default=0.8, help="share of the samples in an interval (default %(default)s: 10%%–90%%)")
     add("--seed", type=int, default=0, help="seed of the bootstrap (default %(default)s)")
+
+
+def _add_bands(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    one_sided = (
+        "weight (at most 1) of runs that the law lies below, against 1 for those it lies above: an under-tuned run"
+        " errs upward only (default 1)"
+    )
+    add("--one_sided", "--one-sided", type=float, metavar="WEIGHT", help=one_sided)
+    folds = "errors and coefficients without each fold: group:COLUMN leaves out one group at a time, K runs K folds"
+    add("--cross_validate", "--cross-validate", default="", metavar="RULE", help=folds)
 
 
 def _add_reports(p: argparse.ArgumentParser) -> None:
@@ -189,7 +205,7 @@ def number(text: str, flag: str) -> float:
 
 
 def _objective(flags, default):
-    changes = {k: v for k in ("space", "huber") if (v := getattr(flags, k)) is not None}
+    changes = {k: v for k in ("space", "huber", "one_sided") if (v := getattr(flags, k)) is not None}
     if flags.penalty:
         kind, _, weight = flags.penalty.partition(":")
         if kind not in ("l1", "l2", "none"):

@@ -89,13 +89,28 @@ def show_comparison(table, holdout: str) -> None:
             r["law"],
             str(r["coefficients"]),
             *(f"{r[k]:.4f}" for k in ("rmse_holdout", "mean_holdout", "rmse_fit")),
+            *(f"{r[k]:.1f}" for k in ("aic", "bic")),
             r["not identified"],
         )
         for _, r in table.iterrows()
     ]
     print(f"laws on the same runs, {holdout} held out:")
-    heads = ("law", ">coefficients", ">RMSE held out", ">mean error", ">RMSE fit", "not identified")
+    heads = ("law", ">coefficients", ">RMSE held out", ">mean error", ">RMSE fit", ">ΔAIC", ">ΔBIC", "not identified")
     tables.show(tables.Table(heads, rows))
+    print("ΔAIC, ΔBIC: on the runs fitted, above the lowest; a difference above 10 is strong evidence for the lowest")
+
+
+def show_cross_validation(found) -> None:
+    """The errors of each fold under the fit without it, and how much the coefficients differ between these fits."""
+    print(f"cross-validation, {found.rule}: each fold predicted by the fit without it, nats")
+    rows = [(r["fold"], str(r["runs"]), f"{r['rmse']:.4f}", f"{r['mean']:+.4f}") for _, r in found.folds.iterrows()]
+    rows.append(("all", str(found.folds["runs"].sum()), f"{found.rmse:.4f}", f"{found.mean:+.4f}"))
+    tables.show(tables.Table(("fold", ">runs", ">RMSE", ">mean error"), rows))
+    rows = [
+        (r["coefficient"], f"{r['value']:.5g}", f"{r['low']:.4g} … {r['high']:.4g}", f"{r['spread']:.2g}")
+        for _, r in found.coefficients.iterrows()
+    ]
+    tables.show(tables.Table(("", ">all runs", "without a fold", ">standard deviation"), rows))
 
 
 def say(*sentences: str) -> None:

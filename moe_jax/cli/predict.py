@@ -125,8 +125,9 @@ def _predict(
     axes = {c: np.array([k[c] for k in known], float) for c in meant.values()}
     by_symbol = {symbol: axes[c] for symbol, c in meant.items()}
     beyond = law.outside(by_symbol) | laws.choices.other_experts(law, {c: [k.get(c) for k in known] for c in known[0]})
-    value, low, high = law.predict(by_symbol, level, residual=bool(law.samples))
-    _, law_low, law_high = law.predict(by_symbol, level)
+    costs = {c: np.array([k[c] for k in known], float) for c in _costs(law) if all(k.get(c) for k in known)}
+    bands = law.bands({**costs, **by_symbol}, level)
+    low, high = bands.together()
     stated = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     out = []
     for i, run in enumerate(runs):
@@ -134,11 +135,13 @@ def _predict(
             {
                 "name": run.name,
                 **{c: v[i] for c, v in axes.items()},
-                "predicted_loss": value[i],
+                "predicted_loss": bands.value[i],
                 "low": low[i],
                 "high": high[i],
-                "law_low": law_low[i],
-                "law_high": law_high[i],
+                "law_low": bands.law[0][i],
+                "law_high": bands.law[1][i],
+                "noise": bands.noise[i],
+                "law_error_beyond": bands.beyond[i],
                 "level": law.level if level is None else level,
                 "outside": " ".join(c for c, mask in beyond.items() if mask[i]),
                 "law": law.name,
@@ -150,12 +153,21 @@ def _predict(
     return out
 
 
+def _costs(law) -> Sequence[str]:
+    """The columns of FLOPs by which the law knows how far a run lies beyond its data."""
+    return list(law.extrapolation.reach) if law.extrapolation else []
+
+
 def _show(law, rows: Sequence[dict], axes: Sequence[str]) -> None:
-    heads = ["run", *(f">{c}" for c in axes), ">loss", f">{rows[0]['level']:.0%} of such runs", "outside the fit"]
+    heads = ["run", *(f">{c}" for c in axes), ">loss", f">{rows[0]['level']:.0%} of such runs"]
+    heads += [">law", ">noise of a run", ">law's error beyond its data", "outside the fit"]
     lines = []
     for r in rows:
-        interval = f"{r['low']:.3f} … {r['high']:.3f}" if law.samples else "–"
+        parts = ["–"] * 4
+        if law.samples:
+            parts = [f"{r['low']:.3f} … {r['high']:.3f}", f"{r['law_low']:.3f} … {r['law_high']:.3f}"]
+            parts += [f"± {r['noise']:.4f}", f"± {r['law_error_beyond']:.4f}" if law.extrapolation else "not known"]
         shown = [text.short(r[c]) if r[c] >= 1000 else f"{r[c]:g}" for c in axes]
-        lines.append((r["name"], *shown, f"{r['predicted_loss']:.4f}", interval, r["outside"]))
+        lines.append((r["name"], *shown, f"{r['predicted_loss']:.4f}", *parts, r["outside"]))
     print(f"{law.name}: L = {law.form.formula}")
     tables.show(tables.Table(heads, lines))

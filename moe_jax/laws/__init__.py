@@ -18,10 +18,13 @@ laws.declare (see forms) and fitted by its name, or from its file: laws.fit("res
 """
 
 from moe_jax.laws import dense, isoflop, rates, repetition, sparse, speed  # noqa: F401  (they declare the forms)
+from moe_jax.laws.bands import Bands
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.choices import DENSE, Choices, Limits
+from moe_jax.laws.cross_validation import CrossValidation, cross_validate
 from moe_jax.laws.diagnostics import accepted, compare, leverage, profile
 from moe_jax.laws.efficiency_leverage import efficiency_leverage, ling2025_leverage
+from moe_jax.laws.extrapolation import Extrapolation
 from moe_jax.laws.fitting import Fit, fit, rows_of
 from moe_jax.laws.forms import (
     FORMS,
@@ -59,9 +62,10 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "DENSE", "FORMS", "LOSS", "QUANTITIES", "Choices", "Fit", "FitData", "FitMethod", "Form", "GroupFit",
-    "Identifiability", "Law", "Limits", "NextRun", "Objective", "Plan", "Planner", "Reach", "Resampling", "Shape",
-    "Split", "accepted", "columns_meant", "compare", "declare", "efficiency_leverage", "exp", "explain_residuals",
-    "exponent", "find", "fit", "fit_groups", "get", "isoflop", "leverage", "ling2025_leverage", "load", "log",
-    "minimum", "next_runs", "plots", "positive", "power", "profile", "published", "rows_of", "speed", "tabulate",
+    "DENSE", "FORMS", "LOSS", "QUANTITIES", "Bands", "Choices", "CrossValidation", "Extrapolation", "Fit", "FitData",
+    "FitMethod", "Form", "GroupFit", "Identifiability", "Law", "Limits", "NextRun", "Objective", "Plan", "Planner",
+    "Reach", "Resampling", "Shape", "Split", "accepted", "columns_meant", "compare", "cross_validate", "declare",
+    "efficiency_leverage", "exp", "explain_residuals", "exponent", "find", "fit", "fit_groups", "get", "isoflop",
+    "leverage", "ling2025_leverage", "load", "log", "minimum", "next_runs", "plots", "positive", "power", "profile",
+    "published", "rows_of", "speed", "tabulate",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, starts
+from moe_jax.laws import identifiability, information, limits, starts
 from moe_jax.laws.fitting import Fit, fit
 from moe_jax.laws.law import Law
 from moe_jax.laws.levenberg_marquardt import descend
@@ -42,8 +42,7 @@ def profile(fitted: Fit, name: str, values: Sequence[float], tries: int = 8) -> 
     lowest = value.min(1)
 
     residuals = np.array([_residuals(problem, t) for t in theta])
-    scale = problem.losses if problem.objective.space == "log" else 1.0
-    outside = (np.abs(_residuals(problem, best) / scale) > problem.objective.huber * problem.widths).mean()
+    outside = information.share_outside(problem, best)
     reference = min(lowest.min(), float(problem.values(best[None])[0]))
     table = {
         "value": values,
@@ -108,7 +107,8 @@ def compare(
     """Several forms on the same runs, the lowest held-out error first.
 
     laws: names as for `fit`. split: default the 20% of runs with the lowest loss held out, the papers' test of
-    extrapolation. fix: by law, coefficients to hold. options: as for `fit`. Raises UserError for a split without held
+    extrapolation. fix: by law, coefficients to hold. options: as for `fit`. aic, bic: differences to the lowest, on the
+    rows fitted (see information.criteria). Raises UserError for a split without held
     out runs, and where the forms would not be fitted to the same runs."""
     split = split or Split(holdout="lowest:0.2")
     if not split.holdout:
@@ -119,16 +119,21 @@ def compare(
         raise errors.UserError(
             "the laws would be fitted to different runs; --where selects runs that all of them can use"
         )
+    n_free = [len(f.law.form.names) - len(f.law.fixed_coefficients) for f in fits.values()]
+    optima = [f.law.form.inner(f.law.coefficients) for f in fits.values()]
+    aic, bic = information.criteria([f.problem for f in fits.values()], optima, n_free)
     rows = [
         {
             "law": name,
-            "coefficients": len(f.law.form.names) - len(f.law.fixed_coefficients),
+            "coefficients": n_free[i],
             "rmse_holdout": f.law.errors["rmse_holdout"],
             "mean_holdout": f.law.errors["mean_holdout"],
             "rmse_fit": f.law.errors["rmse_fit"],
+            "aic": float(aic[i]),
+            "bic": float(bic[i]),
             "not identified": " ".join(f.law.identifiability.unidentified),
         }
-        for name, f in fits.items()
+        for i, (name, f) in enumerate(fits.items())
     ]
     return pd.DataFrame(rows).sort_values("rmse_holdout", ignore_index=True)
 

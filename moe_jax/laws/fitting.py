@@ -17,8 +17,9 @@ import pandas as pd
 
 from moe_jax import errors
 from moe_jax.flops import FORMULAS
-from moe_jax.laws import best_values, checklist, identifiability, limits, row_weights, starts, user_file
+from moe_jax.laws import best_values, checklist, identifiability, limits, rolling_origin, row_weights, starts, user_file
 from moe_jax.laws.bootstrap import Resampling, resample
+from moe_jax.laws.extrapolation import Extrapolation
 from moe_jax.laws.forms import LOSS, Form
 from moe_jax.laws.intervals import central
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
@@ -111,6 +112,7 @@ def fit(
         errors=_errors(form, rows, predicted, held_out),
         data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest, weighting),
         method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
+        extrapolation=_extrapolation(problem, theta, free, train) if resampling.samples else None,
     )
     found = _identifiability(fitted, problem, train.names, theta, free, resampling)
     return Fit(checklist.filled(replace(fitted, identifiability=found), rows), rows, held_out, predicted, objective)
@@ -131,6 +133,11 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         notes=rows.notes,
         weights=weighting,
     )
+
+
+def _extrapolation(problem: Problem, theta: np.ndarray, free: np.ndarray, train: Rows) -> Extrapolation | None:
+    """The law's own error beyond its data; None for a law of rates or batches, whose rows are few and no runs."""
+    return rolling_origin.estimate(problem, theta, free, train) if problem.form.quantity == LOSS else None
 
 
 def _largest_run(table: pd.DataFrame) -> dict[str, float]:

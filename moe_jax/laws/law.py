@@ -5,14 +5,16 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import get_type_hints
 
 import numpy as np
 from etils import epath
 
 from moe_jax import errors, files, records
-from moe_jax.laws import forms, meaning, user_file
+from moe_jax.laws import extrapolation, forms, meaning, user_file
+from moe_jax.laws.bands import Bands, half_normal
+from moe_jax.laws.extrapolation import Extrapolation
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import tails
 from moe_jax.laws.published_runs import PUBLISHED_RUNS
@@ -70,9 +72,8 @@ class Law:
     data: FitData = field(default_factory=FitData)
     method: FitMethod = field(default_factory=FitMethod)
     identifiability: Identifiability = field(default_factory=Identifiability)
-    checklist: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what a reader must know (checklist.py); item -> sentence
+    extrapolation: Extrapolation | None = None  # the law's own error beyond its data; None: not known
+    checklist: Mapping[str, str] = field(default_factory=dict)  # item -> what a reader must know (checklist.py)
 
     @property
     def name(self) -> str:
@@ -137,27 +138,46 @@ class Law:
             raise errors.UserError(f"{self.name} gives {found}, where {asked} is needed{use}")
         return self
 
+    def distance(self, table: Mapping) -> np.ndarray:
+        """How far points lie beyond the rows fitted, in e-folds of cost or of an axis; 0 within, and where the rows are
+        not known. A column of train_flops counts before N and D do."""
+        axes, sources = self.axes(table), self.data.columns
+        costs = extrapolation.measures(table, axes, self.form.cost)
+        reach = self.extrapolation.reach if self.extrapolation else {}
+        ranges = {s: self.data.range[c] for s, c in sources.items() if c in self.data.range and s in axes}
+        return extrapolation.distance(costs, reach, axes, ranges, self.form.shares)
+
+    def bands(self, table: Mapping, level: float | None = None) -> Bands:
+        """Predictions with the three reasons why a run may miss them: coefficients, noise, and the form itself.
+
+        table: as for `axes`. level: the central share of each, default the law's. The scatter of single runs is
+        rmse_fit over the degrees of freedom that the coefficients leave, normal."""
+        axes, level = self.axes(table), self.level if level is None else level
+        value = self.form.loss(axes, self.coefficients)
+        low = high = np.full_like(value, np.nan)
+        if self.samples:
+            shape = (-1,) + (1,) * value.ndim
+            sampled = {k: v.reshape(shape) for k, v in self.samples.items()}
+            spread = self.form.loss({s: v[None] for s, v in axes.items()}, sampled)
+            low, high = np.quantile(spread, tails(level), axis=0)
+        n, fitted = self.data.n_fit, len(self.form.names) - len(self.fixed_coefficients)
+        scatter = self.errors.get("rmse_fit", 0.0) * (np.sqrt(n / (n - fitted)) if n > fitted else 1.0)
+        beyond = np.zeros_like(value)
+        if self.extrapolation:
+            beyond = beyond + self.extrapolation.half_width(self.distance(table), level)
+        noise = half_normal(level) * scatter
+        by_value = self.form.quantity != forms.LOSS  # rates scatter by a factor
+        return Bands(value, (low, high), value * np.expm1(noise) if by_value else np.full_like(value, noise), beyond)
+
     def predict(self, table: Mapping, level: float | None = None, residual: bool = False):
         """(value, low, high) of the law's quantity (nats per token), each of the broadcast shape of the columns.
 
         table: a DataFrame or a mapping of arrays or numbers, by symbol (N, D, G) or by results column. The interval is
-        the central `level` (default: the law's) of the bootstrap samples' predictions: where the law lies. With
-        `residual` it also holds the scatter of single runs about the law (normal, rmse_fit): where one more run will
-        lie. Without bootstrap samples low and high are NaN."""
-        axes, level = self.axes(table), self.level if level is None else level
-        value = self.form.loss(axes, self.coefficients)
-        if not self.samples:
-            return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-        shape = (-1,) + (1,) * value.ndim
-        spread = self.form.loss(
-            {s: v[None] for s, v in axes.items()}, {k: v.reshape(shape) for k, v in self.samples.items()}
-        )
-        if residual:
-            scatter = np.random.default_rng(0).standard_normal((len(spread),) + (1,) * value.ndim)
-            scatter = self.errors["rmse_fit"] * scatter
-            spread = spread + scatter if self.form.quantity == forms.LOSS else spread * np.exp(scatter)
-        low, high = np.quantile(spread, tails(level), axis=0)
-        return value, low, high
+        where the mean of such runs lies, at the central `level` (default: the law's): what the bootstrap leaves open,
+        and beyond the data the law's own error. With `residual` it also holds the scatter of single runs about the law:
+        where one more run will lie. `bands` has each apart. Without bootstrap samples low and high are NaN."""
+        found = self.bands(table, level)
+        return (found.value, *found.together(residual))
 
     def to_json(self) -> dict:
         """What law.json holds; the bootstrap samples lie beside it."""
@@ -167,7 +187,7 @@ class Law:
             stored["declared_in"] = {"file": self.form.file.path, "sha256": self.form.file.sha256}
         for key, (group, name) in _KEYS.items():
             stored[key] = getattr(getattr(self, group) if group else self, name)
-        return json.loads(json.dumps(stored, default=lambda v: v.item()))  # numpy scalars become numbers
+        return json.loads(json.dumps(stored, default=_plain))
 
     def save(self, path, **more: object) -> None:
         """Writes law.json atomically, and its bootstrap samples beside it as law.bootstrap.csv.
@@ -212,11 +232,17 @@ _KEYS = {
     "unidentified": ("identifiability", "unidentified"),
     "warnings": ("identifiability", "warnings"),
     "checklist": ("", "checklist"),
+    "extrapolation": ("", "extrapolation"),
 }
 _HINTS = {
     group: get_type_hints(cls)
     for group, cls in (("", Law), ("method", FitMethod), ("data", FitData), ("identifiability", Identifiability))
 }
+
+
+def _plain(value):
+    """What JSON has for a record or a numpy scalar."""
+    return asdict(value) if is_dataclass(value) else value.item()
 
 
 def load(path) -> Law:
@@ -232,6 +258,9 @@ def load(path) -> Law:
             raise errors.UserError(f"{path} holds iso-FLOP fits, which have no formula; `moe-jax optimum` reads them")
         values: dict[str, dict] = {"": {}, "data": {}, "method": {}, "identifiability": {}}
         for key, (group, name) in _KEYS.items():
+            if key == "extrapolation":
+                values[group][name] = _extrapolation(stored[key])
+                continue
             if not records.is_of(stored[key], _HINTS[group][name], signed=True):
                 raise TypeError(f"{key} is {stored[key]!r:.40}")
             values[group][name] = tuple(stored[key]) if isinstance(stored[key], list) else stored[key]
@@ -252,6 +281,14 @@ def load(path) -> Law:
         raise errors.UserError(
             f"{path} is not a law.json of this program ({type(e).__name__}: {e}); fit it again"
         ) from e
+
+
+def _extrapolation(stored: Mapping | None) -> Extrapolation | None:
+    """Raises ValueError for what is not a record of an extrapolation."""
+    try:
+        return None if stored is None else records.read(Extrapolation, stored)
+    except errors.UserError as e:
+        raise ValueError(f"extrapolation: {e}") from e
 
 
 def published(name: str, where: str | None = None) -> Law:

@@ -1,8 +1,9 @@
 """The objective of a fit and its derivatives, for many problems at once.
 
-    f(θ) = Σ_rows w · huber(residual) + Σw · (l1·Σ|θ| + l2·Σθ²)    (w: see row_weights as well)
+    f(θ) = Σ_rows w · side(residual) · huber(residual) + Σw · (l1·Σ|θ| + l2·Σθ²)    (w: see row_weights as well)
 
-residual = ln L − ln loss (space "log") or L − loss ("linear"), in float64. Huber(r) = r²/2 up to δ, then δ(|r| − δ/2).
+residual = ln L − ln loss (space "log") or L − loss ("linear"), in float64: negative where the law lies below the run.
+Huber(r) = r²/2 up to δ, then δ(|r| − δ/2). side(r) = one_sided for r < 0, else 1.
 θ are the optimiser's coordinates (logarithms of positive coefficients), as in krajewski2024's code. The sum is
 Besiroglu's convention; the factor Σw makes the penalty weigh as it does in a mean over rows, krajewski2024's
 convention.
@@ -30,13 +31,18 @@ _KINK = 1e-6  # |θ| is √(θ² + kink²) in the l1 penalty, so that Newton ste
 
 @dataclass(frozen=True)
 class Objective:
-    """The settings of the objective; law.json records them. Raises UserError for invalid settings."""
+    """The settings of the objective; law.json records them. Raises UserError for invalid settings.
+
+    one_sided: an under-tuned run errs upward only, so the law may lie below it at less cost. Rows whose residual
+    L − loss is negative (the law below the run) count this much, rows where the law lies above the run count 1. Below 1
+    the law follows the lower edge of the runs: on well-tuned runs with noise it lies too low."""
 
     space: str = "log"  # log | linear
     huber: float = 1e-3  # δ; inf is least squares
     l1: float = 0.0
     l2: float = 0.0
     weight_exponent: float = 0.0  # rows weigh (ln loss)^−exponent, normalised to mean 1 (joint_moe2025: 30)
+    one_sided: float = 1.0  # weight of rows that the law lies below; 1: both sides alike
 
     def __post_init__(self):
         if self.space not in ("log", "linear"):
@@ -46,6 +52,11 @@ class Objective:
         if min(self.l1, self.l2) < 0:
             raise errors.UserError(f"penalties are l1 {self.l1} and l2 {self.l2}, must not be negative")
 
+        if not 0 < self.one_sided <= 1:
+            raise errors.UserError(
+                f"one_sided is {self.one_sided}, the weight of runs above the law: it must be above 0 and at most 1"
+            )
+
     def to_json(self) -> dict:
         """The settings, for law.json."""
         return {**asdict(self), "huber": self.huber if math.isfinite(self.huber) else "inf"}  # JSON has no infinity
@@ -54,7 +65,7 @@ class Objective:
     def from_json(cls, stored: Mapping) -> "Objective":
         """The objective that law.json repeats. Raises errors.UserError where it is not one."""
         try:
-            numbers = {k: float(stored[k]) for k in ("huber", "l1", "l2", "weight_exponent")}
+            numbers = {k: float(stored[k]) for k in ("huber", "l1", "l2", "weight_exponent", "one_sided")}
             return cls(space=stored["space"], **numbers)
         except (KeyError, TypeError, ValueError) as e:
             raise errors.UserError(f"law.json has no objective that can be read ({type(e).__name__}: {e})") from e
@@ -116,7 +127,8 @@ class Problem:
 
     def _run(self, kernel, theta_BxP, weights):
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-            scalars = np.array([self.objective.huber, self.objective.l1, self.objective.l2])
+            asked = self.objective
+            scalars = np.array([asked.huber, asked.l1, asked.l2, asked.one_sided])
             out = kernel(self.form, self.objective.space)(
                 theta_BxP, weights, self.columns, self.target, self.widths, scalars
             )
@@ -129,13 +141,15 @@ def _residuals(form: Form, space: str, theta_P, columns, target_R):
     return (jnp.log(loss_R) if space == "log" else loss_R) - target_R
 
 
-def _huber(residual_R, delta_R):
-    """ρ, and the two weights of its curvature: 1 within δ (Newton's), δ/|r| outside (of the majorizing quadratic)."""
+def _huber(residual_R, delta_R, one_sided):
+    """ρ, and the two weights of its curvature: 1 within δ (Newton's), δ/|r| outside (of the majorizing quadratic); all
+    three times one_sided where the law lies below the run."""
+    side_R = jnp.where(residual_R < 0, one_sided, 1.0)
     size_R = jnp.abs(residual_R)
     inside_R = size_R <= delta_R
     rho_R = jnp.where(inside_R, 0.5 * residual_R**2, delta_R * (size_R - 0.5 * delta_R))
     outside_R = jnp.where(inside_R, 0.0, delta_R / jnp.where(inside_R, 1.0, size_R))
-    return rho_R, inside_R.astype(residual_R.dtype), outside_R
+    return side_R * rho_R, side_R * inside_R.astype(residual_R.dtype), side_R * outside_R
 
 
 def _penalty(theta_P, l1, l2):
@@ -164,12 +178,12 @@ def normal_equations_kernel(form: Form, space: str):
     """The compiled function behind `Problem.normal_equations`, each problem with its own weights (B, R)."""
 
     def one(theta_P, weight_R, columns, target_R, width_R, scalars):
-        delta, l1, l2 = scalars
+        delta, l1, l2, one_sided = scalars
 
         def sums(weight_R, columns, target_R, width_R):
             residual_R, push = jax.linearize(lambda t: _residuals(form, space, t, columns, target_R), theta_P)
             jacobian_PxR = jax.vmap(push)(jnp.eye(len(theta_P), dtype=theta_P.dtype))
-            rho_R, inside_R, outside_R = _huber(residual_R, delta * width_R)
+            rho_R, inside_R, outside_R = _huber(residual_R, delta * width_R, one_sided)
             inner_PxR = jacobian_PxR * (weight_R * inside_R)[None, :]
             outer_PxR = jacobian_PxR * (weight_R * outside_R)[None, :]
             return (
@@ -197,10 +211,10 @@ def values_kernel(form: Form, space: str):
     """The compiled function behind `Problem.values`; all problems share their weights (R)."""
 
     def one(theta_P, weight_R, columns, target_R, width_R, scalars):
-        delta, l1, l2 = scalars
+        delta, l1, l2, one_sided = scalars
 
         def sums(weight_R, columns, target_R, width_R):
-            rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta * width_R)
+            rho_R, *_ = _huber(_residuals(form, space, theta_P, columns, target_R), delta * width_R, one_sided)
             return (weight_R * rho_R).sum(), weight_R.sum()
 
         f, total = _sum_rows(sums, weight_R, columns, target_R, width_R)

@@ -1,19 +1,24 @@
-"""Rows that are dropped or held out: `--drop highest:5`, `--holdout lowest:0.2`, `--holdout sparsity:0.98`."""
+"""Rows that are dropped or held out: `--drop highest:5`, `--holdout lowest:0.2`, `--holdout "tokens > 1e10"`."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from moe_jax import errors
+from moe_jax.laws import expressions
 from moe_jax.laws.rows import Rows
+
+_CONDITION = re.compile(r"[<>=]|\b(in|not)\b")  # what a condition has, and lowest:N or COLUMN:VALUE has not
 
 
 @dataclass(frozen=True)
 class Split:
     """Rules for rows that are dropped, and for rows that are held out: predicted, not fitted.
 
-    A rule is "" (no rows), lowest:N or highest:N by loss, with a number of rows or, below 1, a share of them, or
-    COLUMN:VALUE."""
+    A rule is "" (no rows), lowest:N or highest:N by loss, with a number of rows or, below 1, a share of them,
+    COLUMN:VALUE, or a condition on columns of the table and symbols of the law ("flops > 5e18", "G == 1 and N > 1e9";
+    see expressions.mask)."""
 
     drop: str = ""
     holdout: str = ""
@@ -36,6 +41,8 @@ class Split:
 
 
 def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
+    if _CONDITION.search(rule):
+        return _where(rows, rule, flag)
     which, _, how = rule.rpartition(":")
     try:
         amount = float(how)
@@ -43,7 +50,8 @@ def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
         amount = float("nan")
     if not which or not np.isfinite(amount):
         raise errors.UserError(
-            f"{flag} is {rule!r}, must be lowest:N, highest:N or COLUMN:VALUE with a number after the colon"
+            f"{flag} is {rule!r}, must be lowest:N, highest:N or COLUMN:VALUE with a number after the colon, or a"
+            " condition (flops > 5e18)"
         )
     if which in ("lowest", "highest"):
         count = round(amount * len(rows)) if amount < 1 else int(amount)
@@ -67,5 +75,19 @@ def _marked(rows: Rows, rule: str, flag: str) -> np.ndarray:
     if not mask.any() or mask.all():
         raise errors.UserError(
             f"{flag} {rule}: {'all' if mask.any() else 'no'} rows have that value; mark some rows and leave some"
+        )
+    return mask
+
+
+def _where(rows: Rows, condition: str, flag: str) -> np.ndarray:
+    """(rows,) True where a condition holds."""
+    symbols = {s: v for s, v in rows.columns.items() if s not in rows.table.columns}
+    try:
+        mask = np.array(expressions.mask(rows.table.assign(**symbols), condition))
+    except errors.UserError as e:  # its sentences name the flag that conditions came from first
+        raise errors.UserError(str(e).replace("--where", flag, 1)) from e
+    if not mask.any() or mask.all():
+        raise errors.UserError(
+            f"{flag} {condition}: {'all' if mask.any() else 'no'} rows meet it; mark some rows and leave some"
         )
     return mask

@@ -27,7 +27,7 @@ class CheckedPrediction:
     stated: str  # time, UTC
     before: bool  # stated before the run was finished
     predicted: float
-    low: float  # of a single run: the law's uncertainty and the scatter of runs about it
+    low: float  # of a single run: the law's uncertainty, its own error beyond its data, and the scatter of runs
     high: float
     level: float
     measured: float | None  # None: not finished yet

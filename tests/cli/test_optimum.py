@@ -143,7 +143,11 @@ def test_predictions_of_a_config_s_grid(fitted, tmp_path, capsys):
         assert float(r["predicted_loss"]) == pytest.approx(float(law.loss_at(at)))
         assert float(r["low"]) < float(r["predicted_loss"]) < float(r["high"])
         assert float(r["law_low"]) < float(r["law_high"])
-    assert "predictions: " in capsys.readouterr().out
+        above = max(float(r["law_high"]) - float(r["predicted_loss"]), 0)  # independent sources add in quadrature
+        together = math.hypot(above, float(r["noise"]), float(r["law_error_beyond"]))
+        assert float(r["high"]) - float(r["predicted_loss"]) == pytest.approx(together)
+    said = capsys.readouterr().out
+    assert "law's error beyond its data" in said and "noise of a run" in said and "predictions: " in said
 
 
 def test_predictions_under_a_published_law_have_no_interval(tmp_path):

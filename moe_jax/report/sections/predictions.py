@@ -26,8 +26,8 @@ def predicted(checked: Sequence[CheckedPrediction]) -> PredictionsSection:
     rows = [_row(c) for c in checked[:TABLE_ROWS]]
     laws = ", ".join(dict.fromkeys(c.law for c in checked))
     caption = (
-        f"Losses in nats per token under {laws}. The interval is for one more run: the law's uncertainty, and the "
-        "scatter of single runs about the law."
+        f"Losses in nats per token under {laws}. The interval is for one more run: what the coefficients leave "
+        "open, the scatter of single runs, and beyond the data the law's own error."
     )
     return PredictionsSection(
         predictions.sentences(checked), Table(headings, rows, caption=caption, tall=len(rows) > 30)
