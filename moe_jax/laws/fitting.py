@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, limits, starts, user_file
-from moe_jax.laws.bootstrap import Resampling, resample
+from moe_jax.laws import accepted, designs, identifiability, limits, residuals, starts, user_file
+from moe_jax.laws.bootstrap import FEWEST_CLUSTERS, Resampling, resample
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
@@ -86,6 +86,7 @@ def fit(
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
+    clusters = _clusters(train, resampling)
 
     problem = Problem(form, train.columns, train.losses, objective)
     begin = starts.choose(problem, start, fix)
@@ -95,7 +96,10 @@ def fit(
             f"no start of {len(begin)} gave {form.name} a finite loss on these rows; are the units right?"
         )
     coefficients = {k: float(v) for k, v in form.outer(theta).items()}
-    samples = resample(problem, theta, free, resampling, progress and partial(progress, "bootstrap samples"))
+    uncertainty = _uncertainty(
+        problem, theta, free, resampling, clusters, progress and partial(progress, "bootstrap samples")
+    )
+    samples = uncertainty.samples
     predicted = form.loss(rows.columns, coefficients)
     settings = {**objective.to_json(), "value": value, "bootstrap": resampling.to_json(), **split.to_json()}
     selection = {"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()}
@@ -107,14 +111,16 @@ def fit(
         level=resampling.level,
         samples=samples,
         errors=_errors(rows, predicted, held_out),
-        data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
-        method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
+        data=_data(form, replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
+        method=FitMethod(settings, len(begin), at_best, interval_method=uncertainty.method),
     )
-    found = _identifiability(fitted, problem, train.names, theta, free, resampling)
+    found = _identifiability(fitted, problem, train.names, theta, free, resampling, uncertainty)
     return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
 
 
-def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:
+def _data(
+    form: Form, rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str
+) -> FitData:
     """The record of the rows that took part, and of those that were fitted."""
     return FitData(
         columns=dict(rows.sources),
@@ -122,6 +128,7 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         range={rows.sources[s]: (float(v.min()), float(v.max())) for s, v in train.columns.items()},
         constants=rows.constants,
         selection=selection,
+        design=designs.of(form, train.columns).to_json(),
         n_fit=len(train),
         n_holdout=len(rows) - len(train),
         sha256=sha256,
@@ -129,14 +136,70 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
     )
 
 
+@dataclass(frozen=True)
+class _Uncertainty:
+    """What else the rows could have been, or would have accepted."""
+
+    samples: Mapping[str, np.ndarray]
+    method: str  # of the intervals; "" without samples
+    without: np.ndarray | None  # (rows, coefficients), the optima without each row; None for many rows
+    accepted: accepted.Accepted | None
+    clusters: np.ndarray | None
+
+
+def _uncertainty(
+    problem: Problem, theta: np.ndarray, free: np.ndarray, resampling: Resampling, clusters: np.ndarray | None, ended
+) -> _Uncertainty:
+    """The bootstrap, the fits without each row, and the other laws that the rows accept; nothing without samples."""
+    if not resampling.samples:
+        return _Uncertainty({}, "", None, None, clusters)
+    few = len(problem.losses) <= residuals.MOST_LEFT_OUT
+    without = identifiability.without_each(problem, theta, free) if few else None
+    noise = residuals.noise(problem, theta, free, without)
+    others = accepted.explore(problem, theta, free, noise)
+    samples = resample(
+        problem, theta, free, resampling, noise, clusters=clusters, begin=others.inside(problem, theta), ended=ended
+    )
+    return _Uncertainty(samples, resampling.method_for(problem, theta, noise), without, others, clusters)
+
+
+def _clusters(train: Rows, resampling: Resampling) -> np.ndarray | None:
+    """A number for each row, equal within a cluster; None where rows are drawn one by one.
+
+    Raises UserError for a column that is not there, has empty cells, or tells too few clusters apart."""
+    if not resampling.cluster:
+        return None
+    column = resampling.cluster
+    if column not in train.table.columns:
+        raise errors.UserError(f"--cluster is {column!r}, and the table has no such column; --columns can make one")
+    codes, values = pd.factorize(train.table[column])
+    if (codes < 0).any():
+        raise errors.UserError(f"--cluster {column}: {int((codes < 0).sum())} of {len(codes)} rows have no value")
+    if len(values) < FEWEST_CLUSTERS:
+        raise errors.UserError(
+            f"--cluster {column} tells {len(values)} clusters apart; an interval needs at least {FEWEST_CLUSTERS}"
+        )
+    return codes
+
+
 def _identifiability(
-    law: Law, problem: Problem, names: Sequence[str], theta: np.ndarray, free: np.ndarray, resampling: Resampling
+    law: Law,
+    problem: Problem,
+    names: Sequence[str],
+    theta: np.ndarray,
+    free: np.ndarray,
+    resampling: Resampling,
+    uncertainty: _Uncertainty,
 ) -> Identifiability:
-    """What the rows do not determine, with the warnings about single runs and about the fit as a whole."""
-    found = identifiability.identify(problem, theta, free, law.intervals, resampling)
-    warnings = found.warnings
-    if resampling.samples:
-        warnings += identifiability.single_run_warnings(problem, theta, free, names)
+    """What the rows do not determine, with the warnings about the design, single runs and the fit as a whole."""
+    design = designs.of(problem.form, dict(zip(problem.form.symbols, problem.columns, strict=True)))
+    evidence = identifiability.Evidence(
+        problem, theta, free, law.intervals, uncertainty.accepted, design, uncertainty.clusters
+    )
+    found = identifiability.identify(evidence, resampling)
+    warnings = found.warnings + design.warnings()
+    if uncertainty.without is not None:
+        warnings += identifiability.single_run_warnings(problem.form, theta, free, uncertainty.without, names)
     method, n_free = law.method, int(free.sum())
     warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
     return replace(found, warnings=warnings)

@@ -26,6 +26,7 @@ class FitData:
     range: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # column -> (min, max) of the rows fitted
     constants: Mapping[str, object] = field(default_factory=dict)  # columns outside the law, with one value in all rows
     selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
+    design: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # spans, levels, correlations: see designs
     n_fit: int = 0
     n_holdout: int = 0
     sha256: str = ""  # of the table
@@ -39,6 +40,7 @@ class FitMethod:
     objective: Mapping[str, object] = field(default_factory=dict)  # settings, bootstrap, split, and the value reached
     starts: int = 0
     starts_at_best: int = 0
+    interval_method: str = ""  # residuals | wild | pairs (see bootstrap); "" without samples
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ _KEYS = {
     "objective": ("method", "objective"),
     "starts": ("method", "starts"),
     "starts_at_best": ("method", "starts_at_best"),
+    "interval_method": ("method", "interval_method"),
+    "design": ("data", "design"),
     "selection": ("data", "selection"),
     "fixed": ("data", "constants"),
     "columns": ("data", "columns"),

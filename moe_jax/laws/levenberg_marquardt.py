@@ -41,6 +41,7 @@ class Minima:
 
 
 Ended = Callable[[int, int], None]  # is told how many problems have ended, of how many
+Targets = Callable[[np.ndarray], np.ndarray]  # problems (b,) -> their targets (b, rows)
 
 
 def search(
@@ -65,7 +66,13 @@ def search(
 
 
 def descend(
-    problem: Problem, starts_BxP: np.ndarray, counts_BxR=None, free_BxP=None, *, ended: Ended | None = None
+    problem: Problem,
+    starts_BxP: np.ndarray,
+    counts_BxR=None,
+    free_BxP=None,
+    *,
+    targets: Targets | None = None,
+    ended: Ended | None = None,
 ) -> Minima:
     """As `minimise`, but a tiny δ is approached through larger ones.
 
@@ -75,9 +82,11 @@ def descend(
     delta = max(goal, _EASY)
     while delta > goal:
         wider = problem.at(huber=delta)
-        starts_BxP = minimise(wider, starts_BxP, counts_BxR, free_BxP, tolerance=1e-9, ended=ended).theta
+        starts_BxP = minimise(
+            wider, starts_BxP, counts_BxR, free_BxP, targets=targets, tolerance=1e-9, ended=ended
+        ).theta
         delta = max(goal, delta / 10)
-    return minimise(problem, starts_BxP, counts_BxR, free_BxP, ended=ended)
+    return minimise(problem, starts_BxP, counts_BxR, free_BxP, targets=targets, ended=ended)
 
 
 def minimise(
@@ -86,6 +95,7 @@ def minimise(
     counts_BxR: np.ndarray | None = None,
     free_BxP: np.ndarray | None = None,
     *,
+    targets: Targets | None = None,
     tolerance: float = 1e-12,
     max_steps: int = 400,
     ended: Ended | None = None,
@@ -93,7 +103,7 @@ def minimise(
     """Minimises from every start, each with its own free coefficients and number of times that a row counts (default:
     once), which multiplies the row's weight.
 
-    A lane stops when accepted steps improve f by less than `tolerance` (relative) three times in a row, or when no
+    targets: gives the targets (b, rows) of problems (b,) in the objective's space; default: the losses. A lane stops when accepted steps improve f by less than `tolerance` (relative) three times in a row, or when no
     step improves it. The function is long because one loop holds the state of all lanes."""
     B, P = starts_BxP.shape
     rows = len(problem.losses)
@@ -125,7 +135,7 @@ def minimise(
         if not busy.any():
             return out
 
-        f, g, c_in, c_out = _evaluate(problem, trial, counts, job)
+        f, g, c_in, c_out = _evaluate(problem, trial, counts, job, targets)
         steps += 1
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(f) & np.isfinite(g).all(1) & np.isfinite(c_in + c_out).all((1, 2))
@@ -152,7 +162,9 @@ def minimise(
         trial, predicted = _step(theta, gradient, inside, outside, damping, lane_free, low, high)
 
 
-def _evaluate(problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, job_L: np.ndarray) -> list[np.ndarray]:
+def _evaluate(
+    problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, job_L: np.ndarray, targets: Targets | None
+) -> list[np.ndarray]:
     """The normal equations of all lanes at their trials.
 
     On a large table idle lanes cost nothing, and get f = inf; the others are evaluated in groups, as many at a time as
@@ -160,7 +172,9 @@ def _evaluate(problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, j
     rows = len(problem.losses)
 
     def of(lanes):
-        return problem.normal_equations(trial_LxP[lanes], counts_BxR[job_L[lanes]] * problem.weights)
+        jobs = job_L[lanes]
+        own = None if targets is None else targets(np.maximum(jobs, 0))  # of an idle lane: any
+        return problem.normal_equations(trial_LxP[lanes], counts_BxR[jobs] * problem.weights, own)
 
     if rows <= WHOLE:
         return of(slice(None))
