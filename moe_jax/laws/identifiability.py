@@ -17,6 +17,7 @@ from moe_jax.laws.objective import Problem
 
 _NEAR_BOUND = 1e-3
 _INSEPARABLE = 0.95  # correlation of two estimates from which the rows determine a combination, not the two
+_TAINTED = 0.99  # correlation with the estimate of a coefficient that is not identified from which another is not
 _PARTNERS = 3  # named at most
 
 
@@ -40,8 +41,9 @@ def identify(evidence: Evidence, resampling: Resampling) -> Identifiability:
     """Which coefficients the rows do not determine, and why.
 
     A fitted coefficient is not identified if its interval, or the laws that the rows accept about as well, span more
-    than a factor of RATIO (positive ones), hold zero or are wider than its value (others), if it ended at a bound of
-    the search, or if its term depends on nothing but axes that move together. A fixed one is set free in a fit of its
+    than a factor of RATIO (positive ones), hold zero or are wider than its value (others); if it ended at a bound of
+    the search; if its term depends on nothing but axes that move together; or if its estimate goes with that of
+    another that is not identified. A fixed one is set free in a fit of its
     own, without penalty: if the same holds there, the data could not have chosen the fixed value."""
     problem, theta, free = evidence.problem, evidence.theta, evidence.free
     form, values = problem.form, problem.form.outer(theta)
@@ -77,7 +79,23 @@ def _reasons(evidence: Evidence) -> dict[str, str]:
             found[name] = why
         elif name in exchangeable:
             found[name] = exchangeable[name]
-    return found
+    return found | _tainted(evidence, found)
+
+
+def _tainted(evidence: Evidence, found: Mapping[str, str]) -> dict[str, str]:
+    """Coefficients whose estimates go with that of one that is not identified, with the reason, by name.
+
+    A wall, or the end of its range, holds such a coefficient, and with it all that follow it."""
+    if evidence.accepted is None:
+        return {}
+    names, tainted = evidence.problem.form.names, {}
+    correlation = np.abs(evidence.accepted.correlation)
+    for i in np.flatnonzero(evidence.free):
+        nearest = max(found, key=lambda k, i=i: correlation[i, names.index(k)], default=None)
+        if names[i] in found or nearest is None or (r := correlation[i, names.index(nearest)]) < _TAINTED:
+            continue
+        tainted[names[i]] = f"its estimate follows that of {nearest} (correlation {min(r, 0.9999):.4f}), which is not"
+    return tainted
 
 
 def _reason_accepted(evidence: Evidence, index: int) -> str | None:
