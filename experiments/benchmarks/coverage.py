@@ -103,6 +103,13 @@ CASES = {
         grid(N=np.geomspace(1e6, 8e7, 4), D=np.geomspace(6e9, 7e10, 3), S=(0, 0.5, 0.75, 0.875)),
         0.004,
     ),
+    "small": Case(
+        laws.published("chinchilla", "besiroglu2024"),
+        grid(N=np.geomspace(1e7, 3e9, 4), D=np.geomspace(3e8, 1e11, 4)),
+        0.005,
+        "spread",
+        budget=1e22,
+    ),
     "wide": Case(laws.published("chinchilla"), _WIDE, 0.005, "spread", budget=1e22),
     "narrow N": Case(
         laws.published("chinchilla"),
@@ -133,14 +140,15 @@ def main() -> None:
         for objective in flags.objectives.split(","):
             for first in range(0, flags.replications, BLOCK):
                 last = min(first + BLOCK, flags.replications)
-                key = [name, objective, first, last, flags.bootstrap, flags.starts]
+                key = [name, objective, first, last, flags.bootstrap, flags.starts, flags.method]
                 if key in [b["key"] for b in done]:
                     continue
                 block = {"key": key, **measure(CASES[name], OBJECTIVES[objective], range(first, last), flags)}
                 done.append(block)
                 append(flags.out, block)
-    show([b for b in done if b["key"][0] in cases])
-    seconds = sum(b["seconds"] for b in done)
+    shown = [b for b in done if b["key"][0] in cases and b["key"][4:] == [flags.bootstrap, flags.starts, flags.method]]
+    show(shown)
+    seconds = sum(b["seconds"] for b in shown)
     print(f"{time.perf_counter() - began:.0f} s now, {seconds:.0f} s of computing behind the table")
 
 
@@ -151,13 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--replications", type=int, default=1000, help="of each case and objective (default %(default)s)")
     add("--bootstrap", type=int, default=200, help="samples of each fit (default %(default)s)")
     add("--starts", type=int, default=32, help="starts of each fit (default %(default)s)")
+    add("--method", default="", help="of the intervals: residuals, wild or pairs (default: as a fit chooses)")
     add("--cases", default="", help=f"of {', '.join(CASES)} (default all)")
     add("--objectives", default=",".join(OBJECTIVES), help="default %(default)s")
     return parser
 
 
 def measure(case: Case, objective: laws.Objective, seeds: range, flags) -> dict:
-    """What intervals of a block of replications covered: quantity -> [covered, asked], flagged: coefficient -> times."""
+    """What the intervals of a block covered: quantity -> [covered, asked], and how often coefficients were flagged."""
     began, covered, asked, flagged = time.perf_counter(), Counter(), Counter(), Counter()
     failures, any_flagged = 0, 0
     for seed in seeds:
@@ -186,7 +195,7 @@ def replicate(case: Case, objective: laws.Objective, seed: int, flags) -> tuple[
     loss = case.law.loss_at(axes)
     table = {case.law.form.columns[s]: v for s, v in axes.items()}
     table["eval_loss"] = loss * np.exp(case.noise * rng.standard_normal(len(loss)))
-    resampling = laws.Resampling(samples=flags.bootstrap)
+    resampling = laws.Resampling(samples=flags.bootstrap, method=flags.method)
     options = {"objective": objective, "fix": case.fix, "start": flags.starts, "resampling": resampling}
     return laws.fit(table, law=case.law.name, **options).law, axes
 

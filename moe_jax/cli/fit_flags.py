@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     _add_files(p)
     _add_fit(p)
     _add_intervals(p)
+    _add_interval_method(p)
     _add_reports(p)
     p.add_argument(
         "--budgets", default="", metavar="FLOPS,…", help="iso-FLOP: the budgets (default: found in the runs)"
@@ -72,6 +73,14 @@ def _add_intervals(p: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="seed of the bootstrap (default %(default)s)")
 
 
+def _add_interval_method(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    method = "residuals, wild or pairs (default: residuals where the noise looks alike in all rows, else wild)"
+    add("--interval_method", choices=("residuals", "wild", "pairs"), default="", help=method)
+    shared = "rows with one value of it share noise (a budget, a cell) and are resampled together"
+    add("--cluster", default="", metavar="COLUMN", help=shared)
+
+
 def _add_reports(p: argparse.ArgumentParser) -> None:
     add = p.add_argument
     add("--profile", default="", metavar="NAME,…", help="the values of a coefficient that the data accept")
@@ -109,6 +118,8 @@ def options(flags: argparse.Namespace) -> Options:
             replace=not flags.without_replacement,
             level=flags.level,
             seed=flags.seed,
+            method=flags.interval_method,
+            cluster=flags.cluster,
         ),
     }
     return Options(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from moe_jax.laws.forms import Form
 from moe_jax.laws.levenberg_marquardt import descend
 from moe_jax.laws.objective import Problem
 from moe_jax.laws.residuals import Noise, jacobian
 
-LEVEL = 0.9  # of the likelihood region whose points count as accepted
+LEVEL = 0.8  # of the likelihood region whose points count as accepted
 RATIO = 10.0  # a positive coefficient is not identified if it may change by more than this factor
 _MOST_MOVED = 6.0  # of a coordinate in the start of a profile's fit
 _WINDOW = 0.5  # of the noise's size: where the density at zero is read for a small δ
@@ -46,6 +47,11 @@ class Accepted:
         best = fewer[np.lexsort((problem.values(self.theta[fewer]), walls(self.theta[fewer])))[0]]
         return self.theta[best]
 
+    def reach(self, form: Form, theta: np.ndarray, name: str) -> tuple[float, float]:
+        """The lowest and highest value of a coefficient among the optimum theta and the accepted laws."""
+        seen = form.outer(np.concatenate([self.theta, theta[None]]))[name]
+        return float(seen.min()), float(seen.max())
+
     @property
     def correlation(self) -> np.ndarray:
         """Of the estimates, (coefficients, coefficients)."""
@@ -54,7 +60,7 @@ class Accepted:
 
 
 def unit(problem: Problem, theta: np.ndarray) -> np.ndarray:
-    """How far each coordinate may move and still be identified, (coefficients,): a factor of RATIO, or its own value."""
+    """How far each coordinate may move and still be identified, (coefficients,): a factor of RATIO, or its value."""
     positive = np.array([c.positive for c in problem.form.coefficients.values()])
     return np.where(positive, np.log(RATIO), np.maximum(np.abs(theta), 1e-3))
 

@@ -62,7 +62,8 @@ class Resampling:
             )
         if self.cluster and self.method == "residuals":
             raise errors.UserError(
-                f"rows of one {self.cluster} may share their noise, which the method residuals mixes; take wild or pairs"
+                f"rows of one {self.cluster} may share their noise, which the method residuals mixes: take wild or"
+                " pairs"
             )
 
     @property

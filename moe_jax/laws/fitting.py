@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import accepted, designs, identifiability, limits, residuals, starts, user_file
-from moe_jax.laws.bootstrap import FEWEST_CLUSTERS, Resampling, resample
+from moe_jax.laws import designs, identifiability, limits, starts, uncertainty, user_file
+from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.forms import Form
-from moe_jax.laws.intervals import central
+from moe_jax.laws.identifiability import Evidence
 from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
 from moe_jax.laws.levenberg_marquardt import search
 from moe_jax.laws.objective import Objective, Problem
 from moe_jax.laws.rows import Rows, load, select, spread_of_replicates
 from moe_jax.laws.splits import Split
+from moe_jax.laws.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def fit(
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
-    clusters = _clusters(train, resampling)
+    clusters = uncertainty.clusters_of(train, resampling.cluster)
 
     problem = Problem(form, train.columns, train.losses, objective)
     begin = starts.choose(problem, start, fix)
@@ -96,10 +97,8 @@ def fit(
             f"no start of {len(begin)} gave {form.name} a finite loss on these rows; are the units right?"
         )
     coefficients = {k: float(v) for k, v in form.outer(theta).items()}
-    uncertainty = _uncertainty(
-        problem, theta, free, resampling, clusters, progress and partial(progress, "bootstrap samples")
-    )
-    samples = uncertainty.samples
+    ended = progress and partial(progress, "bootstrap samples")
+    unsure = uncertainty.of(problem, theta, free, resampling, clusters, ended)
     predicted = form.loss(rows.columns, coefficients)
     settings = {**objective.to_json(), "value": value, "bootstrap": resampling.to_json(), **split.to_json()}
     selection = {"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()}
@@ -107,20 +106,20 @@ def fit(
         form=form,
         coefficients=coefficients,
         fixed_coefficients=fix,
-        intervals=central(samples, resampling.level),
+        intervals=unsure.intervals(resampling.level),
         level=resampling.level,
-        samples=samples,
+        samples=unsure.samples,
         errors=_errors(rows, predicted, held_out),
         data=_data(form, replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
-        method=FitMethod(settings, len(begin), at_best, interval_method=uncertainty.method),
+        method=FitMethod(settings, len(begin), at_best, interval_method=unsure.method),
     )
-    found = _identifiability(fitted, problem, train.names, theta, free, resampling, uncertainty)
-    return Fit(replace(fitted, identifiability=found), rows, held_out, predicted, objective)
+    found = _identifiability(fitted, problem, train.names, theta, free, resampling, unsure)
+    intervals = unsure.widened(fitted.intervals, form, theta, found.unidentified)
+    fitted = replace(fitted, identifiability=found, intervals=intervals)
+    return Fit(fitted, rows, held_out, predicted, objective)
 
 
-def _data(
-    form: Form, rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str
-) -> FitData:
+def _data(form: Form, rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str) -> FitData:
     """The record of the rows that took part, and of those that were fitted."""
     return FitData(
         columns=dict(rows.sources),
@@ -136,52 +135,6 @@ def _data(
     )
 
 
-@dataclass(frozen=True)
-class _Uncertainty:
-    """What else the rows could have been, or would have accepted."""
-
-    samples: Mapping[str, np.ndarray]
-    method: str  # of the intervals; "" without samples
-    without: np.ndarray | None  # (rows, coefficients), the optima without each row; None for many rows
-    accepted: accepted.Accepted | None
-    clusters: np.ndarray | None
-
-
-def _uncertainty(
-    problem: Problem, theta: np.ndarray, free: np.ndarray, resampling: Resampling, clusters: np.ndarray | None, ended
-) -> _Uncertainty:
-    """The bootstrap, the fits without each row, and the other laws that the rows accept; nothing without samples."""
-    if not resampling.samples:
-        return _Uncertainty({}, "", None, None, clusters)
-    few = len(problem.losses) <= residuals.MOST_LEFT_OUT
-    without = identifiability.without_each(problem, theta, free) if few else None
-    noise = residuals.noise(problem, theta, free, without)
-    others = accepted.explore(problem, theta, free, noise)
-    samples = resample(
-        problem, theta, free, resampling, noise, clusters=clusters, begin=others.inside(problem, theta), ended=ended
-    )
-    return _Uncertainty(samples, resampling.method_for(problem, theta, noise), without, others, clusters)
-
-
-def _clusters(train: Rows, resampling: Resampling) -> np.ndarray | None:
-    """A number for each row, equal within a cluster; None where rows are drawn one by one.
-
-    Raises UserError for a column that is not there, has empty cells, or tells too few clusters apart."""
-    if not resampling.cluster:
-        return None
-    column = resampling.cluster
-    if column not in train.table.columns:
-        raise errors.UserError(f"--cluster is {column!r}, and the table has no such column; --columns can make one")
-    codes, values = pd.factorize(train.table[column])
-    if (codes < 0).any():
-        raise errors.UserError(f"--cluster {column}: {int((codes < 0).sum())} of {len(codes)} rows have no value")
-    if len(values) < FEWEST_CLUSTERS:
-        raise errors.UserError(
-            f"--cluster {column} tells {len(values)} clusters apart; an interval needs at least {FEWEST_CLUSTERS}"
-        )
-    return codes
-
-
 def _identifiability(
     law: Law,
     problem: Problem,
@@ -189,17 +142,15 @@ def _identifiability(
     theta: np.ndarray,
     free: np.ndarray,
     resampling: Resampling,
-    uncertainty: _Uncertainty,
+    unsure: Uncertainty,
 ) -> Identifiability:
     """What the rows do not determine, with the warnings about the design, single runs and the fit as a whole."""
     design = designs.of(problem.form, dict(zip(problem.form.symbols, problem.columns, strict=True)))
-    evidence = identifiability.Evidence(
-        problem, theta, free, law.intervals, uncertainty.accepted, design, uncertainty.clusters
-    )
+    evidence = Evidence(problem, theta, free, law.intervals, unsure.accepted, design, unsure.clusters)
     found = identifiability.identify(evidence, resampling)
     warnings = found.warnings + design.warnings()
-    if uncertainty.without is not None:
-        warnings += identifiability.single_run_warnings(problem.form, theta, free, uncertainty.without, names)
+    if unsure.without is not None:
+        warnings += identifiability.single_run_warnings(problem.form, theta, free, unsure.without, names)
     method, n_free = law.method, int(free.sum())
     warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
     return replace(found, warnings=warnings)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_jax.laws import residuals
-from moe_jax.laws.accepted import RATIO, Accepted, explore
+from moe_jax.laws.accepted import RATIO, Accepted, explore, unit
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.designs import Design, dependence
 from moe_jax.laws.forms import Form
@@ -73,26 +73,30 @@ def _reasons(evidence: Evidence) -> dict[str, str]:
         name = form.names[i]
         if at_bound(theta[i], low[i], high[i]):
             found[name] = f"it ran to the bound of the search ({values[name]:.3g})"
-        elif why := reason_unidentified(form, name, float(values[name]), evidence.intervals.get(name)):
+        elif why := (
+            reason_unidentified(form, name, float(values[name]), evidence.intervals.get(name))
+            or _reason_accepted(evidence, i)
+            or exchangeable.get(name)
+        ):
             found[name] = why
-        elif why := _reason_accepted(evidence, i):
-            found[name] = why
-        elif name in exchangeable:
-            found[name] = exchangeable[name]
-    return found | _tainted(evidence, found)
+    return _tainted(evidence, found) | found
 
 
 def _tainted(evidence: Evidence, found: Mapping[str, str]) -> dict[str, str]:
-    """Coefficients whose estimates go with that of one that is not identified, with the reason, by name.
+    """Coefficients whose estimates go with that of one that is at a wall, or anywhere, with the reason, by name.
 
-    A wall, or the end of its range, holds such a coefficient, and with it all that follow it."""
+    The wall, or chance, holds that coefficient, and with it all that follow it."""
     if evidence.accepted is None:
         return {}
     names, tainted = evidence.problem.form.names, {}
     correlation = np.abs(evidence.accepted.correlation)
+    low, high = evidence.problem.form.bounds()
+    anywhere = np.sqrt(np.diag(evidence.accepted.covariance)) > unit(evidence.problem, evidence.theta)
+    anywhere |= np.minimum(evidence.theta - low, high - evidence.theta) < _NEAR_BOUND
+    found = {k: why for k, why in found.items() if anywhere[names.index(k)]}
     for i in np.flatnonzero(evidence.free):
         nearest = max(found, key=lambda k, i=i: correlation[i, names.index(k)], default=None)
-        if names[i] in found or nearest is None or (r := correlation[i, names.index(nearest)]) < _TAINTED:
+        if nearest is None or nearest == names[i] or (r := correlation[i, names.index(nearest)]) < _TAINTED:
             continue
         tainted[names[i]] = f"its estimate follows that of {nearest} (correlation {min(r, 0.9999):.4f}), which is not"
     return tainted
@@ -133,9 +137,10 @@ def _exchangeable(evidence: Evidence) -> dict[str, str]:
     terms = dependence(form, columns, evidence.theta)
     for pair in evidence.design.together:
         r = evidence.design.correlation[", ".join(pair)]
+        why = f"{pair[0]} and {pair[1]} move together (correlation {r:.4f}): their terms can be exchanged"
         for name, axes in terms.items():
             if axes and axes <= set(pair):
-                found[name] = f"{pair[0]} and {pair[1]} move together (correlation {r:.4f}): their terms can be exchanged"
+                found[name] = why
     return found
 
 
@@ -221,14 +226,6 @@ def fit_warnings(starts: int, at_best: int, errors: Mapping, n_fit: int, n_free:
             " the rest is the law's error, not noise."
         )
     return tuple(said)
-
-
-def without_each(problem: Problem, theta: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The optimum without each row in turn, (rows, coefficients)."""
-    rows = len(problem.losses)
-    others = np.ones((rows, rows), np.uint8)
-    np.fill_diagonal(others, 0)
-    return descend(problem, np.tile(theta, (rows, 1)), others, free).theta
 
 
 def single_run_warnings(form: Form, theta: np.ndarray, free: np.ndarray, others: np.ndarray, names) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ class Identifiability:
 class Law:
     """A form with its coefficients, and everything that tells how reliable they are.
 
-    intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient.
+    intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient. That
+    of a coefficient that is not identified reaches over all values that the rows accept.
     fixed_coefficients: held at a value by the user, not fitted. errors: nats; rmse_fit and max_fit, rmse_holdout where
     rows were held out, noise where cells were replicated."""
 

@@ -103,7 +103,9 @@ def minimise(
     """Minimises from every start, each with its own free coefficients and number of times that a row counts (default:
     once), which multiplies the row's weight.
 
-    targets: gives the targets (b, rows) of problems (b,) in the objective's space; default: the losses. A lane stops when accepted steps improve f by less than `tolerance` (relative) three times in a row, or when no
+    targets: gives the targets (b, rows) of problems (b,) in the objective's space; default: the losses.
+
+    A lane stops when accepted steps improve f by less than `tolerance` (relative) three times in a row, or when no
     step improves it. The function is long because one loop holds the state of all lanes."""
     B, P = starts_BxP.shape
     rows = len(problem.losses)
