@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from moe_jax import errors
+from moe_jax.laws import residuals
 from moe_jax.laws.levenberg_marquardt import Ended, descend
 from moe_jax.laws.objective import Problem
 from moe_jax.laws.residuals import MOST_LEFT_OUT, Noise, is_alike
@@ -101,19 +102,20 @@ def resample(
     theta: np.ndarray,
     free: np.ndarray,
     resampling: Resampling,
-    noise: Noise,
+    ended: Ended | None = None,
     *,
+    noise: Noise | None = None,
     clusters: np.ndarray | None = None,
     begin: np.ndarray | None = None,
-    ended: Ended | None = None,
 ) -> dict[str, np.ndarray]:
     """Coefficients of every sample by name, each (samples,); {} without samples.
 
-    theta (coefficients,): the optimum of all rows; free: what the fit may move; clusters (rows,): a number for each
-    cluster; begin: where the fits of samples start (default theta)."""
+    theta (coefficients,): the optimum of all rows; free: what the fit may move; noise: of the rows (default: by their
+    leverage); clusters (rows,): a number for each cluster; begin: where the fits of samples start (default theta)."""
     if not resampling.samples:
         return {}
     starts = np.tile(theta if begin is None else begin, (resampling.samples, 1))
+    noise = residuals.noise(problem, theta, free, None) if noise is None else noise
     groups = np.arange(len(problem.losses)) if clusters is None else clusters
     method = resampling.method_for(problem, theta, noise)
     if method == "pairs":

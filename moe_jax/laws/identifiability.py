@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_jax.laws import residuals
-from moe_jax.laws.accepted import RATIO, Accepted, explore, unit
+from moe_jax.laws.alternatives import RATIO, Accepted, explore, unit
 from moe_jax.laws.bootstrap import Resampling, resample
 from moe_jax.laws.designs import Design, dependence
 from moe_jax.laws.forms import Form
@@ -257,7 +257,7 @@ def _reason_if_freed(evidence: Evidence, index: int, resampling: Resampling) -> 
     if at_bound(best[index], low[index], high[index]):
         return f"left free, without penalty, it runs to the bound of the search ({float(form.outer(best)[name]):.3g})"
     noise = residuals.noise(bare, best, freed, None)
-    drawn = resample(bare, best, freed, few, noise, clusters=evidence.clusters)
+    drawn = resample(bare, best, freed, few, noise=noise, clusters=evidence.clusters)
     if why := reason_unidentified(form, name, float(form.outer(best)[name]), central(drawn, few.level)[name]):
         return f"left free, without penalty, {why}"
     found = replace(evidence, problem=bare, theta=best, free=freed, accepted=explore(bare, best, freed, noise))

@@ -24,7 +24,7 @@ GROUP = 8  # lanes of a large table that are evaluated together
 _GROUP_BYTES = 2**29  # of the row weights of all groups that are evaluated at the same time
 _LONGEST = 2.0  # largest change of any coordinate in a step; coordinates are exponents and logarithms
 _LAMBDA = (1e-14, 1e12)
-_EASY = 1e-3  # the smallest δ whose minima are found directly
+EASY = 1e-3  # the smallest δ whose minima are found directly
 _FINALISTS = 32  # starts that go on to a smaller δ
 _SAME = 1e-6  # objectives within this share of the best are the best
 _ZERO = 1e-22  # objective per row that counts as zero: data without noise are met
@@ -52,14 +52,14 @@ def search(
     Under a tiny δ, and on a large table, the starts are optimised under a larger δ and on a part of the rows; the best
     go on from there."""
     thinned = problem.thinned()
-    wide = thinned.at(huber=max(problem.objective.huber, _EASY))
+    wide = thinned.at(huber=max(problem.objective.huber, EASY))
     found = minimise(wide, starts_BxP, free_BxP=free_P, ended=ended)
     at_best = (
         int((found.value <= found.value.min() * (1 + _SAME) + _ZERO * len(wide.losses)).sum())
         if np.isfinite(found.value).any()
         else 0
     )
-    if problem.objective.huber < _EASY or thinned is not problem:
+    if problem.objective.huber < EASY or thinned is not problem:
         found = descend(problem, found.theta[np.argsort(found.value)[:_FINALISTS]], free_BxP=free_P, ended=ended)
     best = int(found.value.argmin())
     return found.theta[best], float(found.value[best]), at_best
@@ -79,7 +79,7 @@ def descend(
     Least absolute deviations have a corner at every row; the corner of the minimum is found by following the minimum
     from δ = 1e-3 down."""
     goal = problem.objective.huber
-    delta = max(goal, _EASY)
+    delta = max(goal, EASY)
     while delta > goal:
         wider = problem.at(huber=delta)
         starts_BxP = minimise(

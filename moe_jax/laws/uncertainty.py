@@ -8,7 +8,7 @@ import pandas as pd
 
 from moe_jax import errors
 from moe_jax.laws import residuals
-from moe_jax.laws.accepted import Accepted, explore
+from moe_jax.laws.alternatives import Accepted, explore
 from moe_jax.laws.bootstrap import FEWEST_CLUSTERS, Resampling, resample
 from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
@@ -60,7 +60,7 @@ def of(
     noise = residuals.noise(problem, theta, free, without)
     others = explore(problem, theta, free, noise)
     begin = others.inside(problem, theta)
-    samples = resample(problem, theta, free, resampling, noise, clusters=clusters, begin=begin, ended=ended)
+    samples = resample(problem, theta, free, resampling, ended, noise=noise, clusters=clusters, begin=begin)
     return Uncertainty(samples, resampling.method_for(problem, theta, noise), without, others, clusters)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.laws import accepted, bootstrap, designs, levenberg_marquardt, residuals
+from moe_jax.laws import alternatives, bootstrap, designs, levenberg_marquardt, residuals
 from moe_jax.laws.intervals import central
 from moe_jax.laws.objective import Problem
 from tests.fit_verb import call, runs
@@ -92,7 +92,7 @@ def test_small_designs_are_covered_as_stated(huber, lowest, highest):
         ).theta
         noise = residuals.noise(problem, theta, free, without)
         assert noise.freedom == 7 and noise.leverage.sum() == pytest.approx(3, abs=1e-6)
-        samples = bootstrap.resample(problem, theta, free, laws.Resampling(samples=100, seed=seed), noise)
+        samples = bootstrap.resample(problem, theta, free, laws.Resampling(samples=100, seed=seed), noise=noise)
         for k, (low, high) in central(samples, 0.8).items():
             if free[form.names.index(k)]:
                 hits.append(low <= form.outer(truth)[k] <= high)
@@ -176,7 +176,7 @@ def test_an_optimum_at_a_wall_is_left_for_an_accepted_law_inside():
     begin = form.inner({**HOFFMANN.coefficients, "E": 1e-9, "A": 10.0, "alpha": 0.08})
     held = np.array([k != "E" for k in form.names])
     theta = levenberg_marquardt.descend(problem, begin[None], None, held).theta[0]  # E held at its lowest
-    found = accepted.explore(problem, theta, free, residuals.noise(problem, theta, free, None))
+    found = alternatives.explore(problem, theta, free, residuals.noise(problem, theta, free, None))
     inside = found.inside(problem, theta)
     assert theta[0] == form.bounds()[0][0] and inside[0] > np.log(0.01)
     low, high = found.reach(form, theta, "alpha")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from moe_jax.laws.forms import Form
-from moe_jax.laws.levenberg_marquardt import descend
+from moe_jax.laws.levenberg_marquardt import EASY, minimise
 from moe_jax.laws.objective import Problem
 from moe_jax.laws.residuals import Noise, jacobian
 
@@ -19,6 +19,7 @@ RATIO = 10.0  # a positive coefficient is not identified if it may change by mor
 _MOST_MOVED = 6.0  # of a coordinate in the start of a profile's fit
 _WINDOW = 0.5  # of the noise's size: where the density at zero is read for a small δ
 _NEAR_WALL = 1e-3  # of a bound
+_TOLERANCE, _STEPS = 1e-5, 60  # a law that fits well enough before its fit has ended is accepted all the same
 _RANK = 1e-12  # eigenvalues of the scaled information below this share are zero but for rounding
 
 
@@ -70,6 +71,7 @@ def explore(problem: Problem, theta: np.ndarray, free: np.ndarray, noise: Noise)
 
     Each free coefficient is held half a unit and a unit to either side, and where starts are drawn. The fits begin on
     the tangent of the profile; where a coefficient is at a wall, or of no effect, also with it inside."""
+    problem = problem.at(huber=max(problem.objective.huber, EASY))
     slope, size = _psi(problem, noise)
     covariance = _covariance(problem, theta, free, size / max(slope, 1e-300) ** 2)
     low, high = problem.form.bounds()
@@ -95,8 +97,8 @@ def explore(problem: Problem, theta: np.ndarray, free: np.ndarray, noise: Noise)
         return Accepted(np.zeros((0, len(theta))), held, covariance)
     moving = np.tile(free, (len(held), 1))
     moving[np.arange(len(held)), held] = False
-    found = descend(problem, np.array(starts), None, moving)
-    best = float(problem.values(theta[None])[0])
+    found = minimise(problem, np.array(starts), None, moving, tolerance=_TOLERANCE, max_steps=_STEPS)
+    best = min(float(problem.values(theta[None])[0]), found.value.min())
     deviance = 2 * (found.value - best) * slope / max(size, 1e-300)
     kept = np.isfinite(found.value) & (deviance <= stdtrit(noise.freedom, (1 + LEVEL) / 2) ** 2)
     return Accepted(found.theta[kept], held[kept], covariance)
