@@ -27,10 +27,11 @@ _RANK = 1e-12  # eigenvalues of the scaled information below this share are zero
 class Accepted:
     """Optima with one coefficient held, those that the rows accept.
 
-    theta: (points, coefficients); held: (points,) index of the coefficient that was moved and held.
+    theta: (points, coefficients); value: (points,) their objectives; held: (points,) index of the coefficient that was moved and held.
     covariance: (coefficients, coefficients) of θ from the information at the optimum; zero where not free."""
 
     theta: np.ndarray
+    value: np.ndarray
     held: np.ndarray
     covariance: np.ndarray
 
@@ -45,7 +46,7 @@ class Accepted:
         fewer = np.flatnonzero(walls(self.theta) < walls(theta)) if len(self.theta) else []
         if not len(fewer):
             return theta
-        best = fewer[np.lexsort((problem.values(self.theta[fewer]), walls(self.theta[fewer])))[0]]
+        best = fewer[np.lexsort((self.value[fewer], walls(self.theta[fewer])))[0]]
         return self.theta[best]
 
     def reach(self, form: Form, theta: np.ndarray, name: str) -> tuple[float, float]:
@@ -92,16 +93,14 @@ def explore(problem: Problem, theta: np.ndarray, free: np.ndarray, noise: Noise)
                 start[i] = value
                 starts.append(start)
                 held.append(i)
-    held = np.array(held, int)
-    if not len(held):
-        return Accepted(np.zeros((0, len(theta))), held, covariance)
-    moving = np.tile(free, (len(held), 1))
-    moving[np.arange(len(held)), held] = False
-    found = minimise(problem, np.array(starts), None, moving, tolerance=_TOLERANCE, max_steps=_STEPS)
-    best = min(float(problem.values(theta[None])[0]), found.value.min())
-    deviance = 2 * (found.value - best) * slope / max(size, 1e-300)
-    kept = np.isfinite(found.value) & (deviance <= stdtrit(noise.freedom, (1 + LEVEL) / 2) ** 2)
-    return Accepted(found.theta[kept], held[kept], covariance)
+    held, moving = np.array(held, int), np.tile(free, (len(held) + 1, 1))
+    moving[np.arange(len(held)), held] = False  # the last one is the optimum's own
+    starts = np.array([*starts, theta])
+    found = minimise(problem, starts, None, moving, tolerance=_TOLERANCE, max_steps=_STEPS)
+    value = found.value[:-1]
+    deviance = 2 * (value - found.value.min()) * slope / max(size, 1e-300)
+    kept = np.isfinite(value) & (deviance <= stdtrit(noise.freedom, (1 + LEVEL) / 2) ** 2)
+    return Accepted(found.theta[:-1][kept], value[kept], held[kept], covariance)
 
 
 def _psi(problem: Problem, noise: Noise) -> tuple[float, float]:

@@ -123,6 +123,7 @@ def minimise(
     damping, growth, calm, steps = np.ones(lanes), np.full(lanes, 2.0), np.zeros(lanes, int), np.zeros(lanes, int)
     predicted = np.ones(lanes)
     lane_free = np.ones((lanes, P), bool)
+    own = None if targets is None or rows > WHOLE else np.zeros((lanes, rows))  # a large table's are made at each step
 
     while True:
         idle = np.flatnonzero(job < 0)[: B - waiting]
@@ -133,11 +134,13 @@ def minimise(
             calm[idle], steps[idle], predicted[idle] = 0, 0, 1.0
             theta[idle] = trial[idle] = starts_BxP[new]
             lane_free[idle] = free[new]
+            if own is not None:
+                own[idle] = targets(new)
         busy = job >= 0
         if not busy.any():
             return out
 
-        f, g, c_in, c_out = _evaluate(problem, trial, counts, job, targets)
+        f, g, c_in, c_out = _evaluate(problem, trial, counts, job, targets if own is None else lambda _: own)
         steps += 1
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(f) & np.isfinite(g).all(1) & np.isfinite(c_in + c_out).all((1, 2))
