@@ -27,7 +27,8 @@ _RANK = 1e-12  # eigenvalues of the scaled information below this share are zero
 class Accepted:
     """Optima with one coefficient held, those that the rows accept.
 
-    theta: (points, coefficients); value: (points,) their objectives; held: (points,) index of the coefficient that was moved and held.
+    theta: (points, coefficients); value: (points,) their objectives; held: (points,) index of the coefficient that was
+    moved and held.
     covariance: (coefficients, coefficients) of θ from the information at the optimum; zero where not free."""
 
     theta: np.ndarray
