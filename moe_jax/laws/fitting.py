@@ -18,7 +18,7 @@ from moe_jax.laws import designs, identifiability, limits, starts, uncertainty, 
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.forms import Form
 from moe_jax.laws.identifiability import Evidence
-from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
+from moe_jax.laws.law import FitData, FitMethod, Law
 from moe_jax.laws.levenberg_marquardt import search
 from moe_jax.laws.objective import Objective, Problem
 from moe_jax.laws.rows import Rows, load, select, spread_of_replicates
@@ -88,14 +88,10 @@ def fit(
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
     clusters = uncertainty.clusters_of(train, resampling.cluster)
-
     problem = Problem(form, train.columns, train.losses, objective)
     begin = starts.choose(problem, start, fix)
     theta, value, at_best = search(problem, begin, free, progress and partial(progress, "starts"))
-    if not np.isfinite(value):
-        raise errors.UserError(
-            f"no start of {len(begin)} gave {form.name} a finite loss on these rows; are the units right?"
-        )
+    _refuse_infinite(value, form, len(begin))
     coefficients = {k: float(v) for k, v in form.outer(theta).items()}
     ended = progress and partial(progress, "bootstrap samples")
     unsure = uncertainty.of(problem, theta, free, resampling, clusters, ended)
@@ -113,9 +109,7 @@ def fit(
         data=_data(form, replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest),
         method=FitMethod(settings, len(begin), at_best, interval_method=unsure.method),
     )
-    found = _identifiability(fitted, problem, train.names, theta, free, resampling, unsure)
-    intervals = unsure.widened(fitted.intervals, form, theta, found.unidentified)
-    fitted = replace(fitted, identifiability=found, intervals=intervals)
+    fitted = _with_identifiability(fitted, problem, train.names, theta, free, resampling, unsure)
     return Fit(fitted, rows, held_out, predicted, objective)
 
 
@@ -135,7 +129,7 @@ def _data(form: Form, rows: Rows, train: Rows, loss: str, selection: Mapping[str
     )
 
 
-def _identifiability(
+def _with_identifiability(
     law: Law,
     problem: Problem,
     names: Sequence[str],
@@ -143,8 +137,8 @@ def _identifiability(
     free: np.ndarray,
     resampling: Resampling,
     unsure: Uncertainty,
-) -> Identifiability:
-    """What the rows do not determine, with the warnings about the design, single runs and the fit as a whole."""
+) -> Law:
+    """The law with what the rows do not determine, and warnings about the design, single runs and the whole fit."""
     design = designs.of(problem.form, dict(zip(problem.form.symbols, problem.columns, strict=True)))
     evidence = Evidence(problem, theta, free, law.intervals, unsure.accepted, design, unsure.clusters)
     found = identifiability.identify(evidence, resampling)
@@ -153,7 +147,8 @@ def _identifiability(
         warnings += identifiability.single_run_warnings(problem.form, theta, free, unsure.without, names)
     method, n_free = law.method, int(free.sum())
     warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
-    return replace(found, warnings=warnings)
+    intervals = unsure.widened(law.intervals, law.form, theta, found.unidentified)
+    return replace(law, identifiability=replace(found, warnings=warnings), intervals=intervals)
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
@@ -193,6 +188,13 @@ def _refuse_too_little(form: Form, rows: Rows, free: np.ndarray, fix: Mapping) -
         raise errors.UserError(
             f"{said}, and {form.name} needs it to vary: add runs, fix what depends on it with"
             " --fix, or take a law without it"
+        )
+
+
+def _refuse_infinite(value: float, form: Form, starts: int) -> None:
+    if not np.isfinite(value):
+        raise errors.UserError(
+            f"no start of {starts} gave {form.name} a finite loss on these rows; are the units right?"
         )
 
 
