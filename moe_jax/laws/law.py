@@ -111,8 +111,8 @@ class Law:
 
         table: a DataFrame or a mapping of arrays or numbers, by symbol (N, D, G) or by results column. The interval is
         the central `level` (default: the law's) of the bootstrap samples' predictions: where the law lies. With
-        `residual` it also holds the scatter of single runs about the law (normal, rmse_fit): where one more run will
-        lie. Without bootstrap samples low and high are NaN."""
+        `residual` it also holds the scatter of single runs about the law (normal, rmse_fit over the root of the
+        share of degrees of freedom): where one more run will lie. Without bootstrap samples low and high are NaN."""
         axes, level = self.axes(table), self.level if level is None else level
         value = self.form.loss(axes, self.coefficients)
         if not self.samples:
@@ -123,9 +123,14 @@ class Law:
         )
         if residual:
             scatter = np.random.default_rng(0).standard_normal((len(spread),) + (1,) * value.ndim)
-            spread = spread + self.errors["rmse_fit"] * scatter
+            spread = spread + self._scatter() * scatter
         low, high = np.quantile(spread, tails(level), axis=0)
         return value, low, high
+
+    def _scatter(self) -> float:
+        """The standard deviation of single runs about the law, nats: a fit bends to its runs."""
+        fitted = len(self.form.names) - len(self.fixed_coefficients)
+        return self.errors["rmse_fit"] * float(np.sqrt(self.data.n_fit / max(1, self.data.n_fit - fitted)))
 
     def to_json(self) -> dict:
         """What law.json holds; the bootstrap samples lie beside it."""
