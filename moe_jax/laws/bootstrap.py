@@ -6,8 +6,8 @@ wild: it gets its own noise, with either sign, so that noise may differ from row
 pairs: rows are drawn with replacement.
 
 The first two multiply a sample's noise by √(f/χ²_f), f the degrees of freedom, as its size is an estimate: normal
-errors of a linear law get Student's interval. Pairs are for a paper's own intervals: on 16 to 75 rows, 80% of theirs
-hold 75% under least squares and 83% under a Huber loss (experiments/benchmarks/README.md, Coverage)."""
+errors of a linear law get Student's interval. Pairs are for a paper's own intervals. Coverage is measured in
+experiments/benchmarks/coverage.py."""
 
 from dataclasses import asdict, dataclass
 
