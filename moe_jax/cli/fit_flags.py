@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_tables(p)
     _add_fit(p)
     _add_intervals(p)
+    _add_interval_method(p)
     _add_reports(p)
     _add_bands(p)
     return p
@@ -116,6 +117,14 @@ def _add_bands(p: argparse.ArgumentParser) -> None:
     add("--cross_validate", "--cross-validate", default="", metavar="RULE", help=folds)
 
 
+def _add_interval_method(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    method = "residuals, wild or pairs (default: residuals where the noise looks alike in all rows, else wild)"
+    add("--interval_method", choices=("residuals", "wild", "pairs"), default="", help=method)
+    shared = "rows with one value of it share noise (a budget, a cell) and are resampled together"
+    add("--cluster", default="", metavar="COLUMN", help=shared)
+
+
 def _add_reports(p: argparse.ArgumentParser) -> None:
     add = p.add_argument
     add("--profile", default="", metavar="NAME,…", help="the values of a coefficient that the data accept")
@@ -157,6 +166,8 @@ def options(flags: argparse.Namespace) -> Options:
             replace=not flags.without_replacement,
             level=flags.level,
             seed=flags.seed,
+            method=flags.interval_method,
+            cluster=flags.cluster,
         ),
     }
     return Options(

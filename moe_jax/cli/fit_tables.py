@@ -27,6 +27,8 @@ def show_law(law, out) -> None:
     if "noise" in e:
         line += f" · noise of replicated cells {e['noise']:.4f}"
     print(line + f" · {method.starts_at_best} of {method.starts} starts at the best optimum")
+    if method.interval_method:
+        print(f"intervals: bootstrap, {method.interval_method}")
     say(*data.notes, *law.identifiability.warnings)
     print(f"law: {out}")
 

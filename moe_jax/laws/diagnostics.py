@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from moe_jax import errors
-from moe_jax.laws import identifiability, information, limits, starts
+from moe_jax.laws import information, limits, starts, uncertainty
 from moe_jax.laws.fitting import Fit, fit
 from moe_jax.laws.law import Law
 from moe_jax.laws.levenberg_marquardt import descend
@@ -78,7 +78,7 @@ def leverage(fitted: Fit) -> pd.DataFrame:
     limits.refuse_leaving_out(len(rows))
     free = np.array([k not in law.fixed_coefficients for k in form.names])
     best = form.inner(law.coefficients)
-    others = identifiability.without_each(problem, best, free)
+    others = uncertainty.without_each(problem, best, free)
     predicted = form.as_errors(form.loss(rows.columns, law.coefficients))
     without = (form.as_errors(form.loss(rows.columns, form.outer(theta))) for theta in others)
     shift = np.array([np.sqrt(((losses - predicted) ** 2).mean()) for losses in without])

@@ -17,16 +17,28 @@ import pandas as pd
 
 from moe_jax import errors
 from moe_jax.flops import FORMULAS
-from moe_jax.laws import best_values, checklist, identifiability, limits, rolling_origin, row_weights, starts, user_file
-from moe_jax.laws.bootstrap import Resampling, resample
+from moe_jax.laws import (
+    best_values,
+    checklist,
+    designs,
+    identifiability,
+    limits,
+    rolling_origin,
+    row_weights,
+    starts,
+    uncertainty,
+    user_file,
+)  # fmt: skip
+from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.extrapolation import Extrapolation
 from moe_jax.laws.forms import LOSS, Form
-from moe_jax.laws.intervals import central
-from moe_jax.laws.law import FitData, FitMethod, Identifiability, Law
+from moe_jax.laws.identifiability import Evidence
+from moe_jax.laws.law import FitData, FitMethod, Law
 from moe_jax.laws.levenberg_marquardt import search
 from moe_jax.laws.objective import Objective, Problem
 from moe_jax.laws.rows import Rows, load, select, spread_of_replicates
 from moe_jax.laws.splits import Split
+from moe_jax.laws.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,14 @@ def fit(
     train, free = rows.take(np.flatnonzero(~held_out)), _free(form, fix)
     _refuse_too_little(form, train, free, fix)
     _refuse_too_much(len(train), start, resampling)
+    clusters = uncertainty.clusters_of(train, resampling.cluster)
     problem = Problem(form, train.columns, train.losses, objective, train.weights)
     begin = starts.choose(problem, start, fix)
     theta, value, at_best = search(problem, begin, free, progress and partial(progress, "starts"))
     _refuse_infinite(value, form, len(begin))
     coefficients = {k: float(v) for k, v in form.outer(theta).items()}
-    samples = resample(problem, theta, free, resampling, progress and partial(progress, "bootstrap samples"))
+    ended = progress and partial(progress, "bootstrap samples")
+    unsure = uncertainty.of(problem, theta, free, resampling, clusters, ended)
     predicted = form.loss(rows.columns, coefficients)
     settings = {**objective.to_json(), "value": value, "bootstrap": resampling.to_json(), **split.to_json()}
     selection = {"columns": dict(columns or {}), "where": where, "best_of": best_of, **split.to_json()}
@@ -106,19 +120,21 @@ def fit(
         form=form,
         coefficients=coefficients,
         fixed_coefficients=fix,
-        intervals=central(samples, resampling.level),
+        intervals=unsure.intervals(resampling.level),
         level=resampling.level,
-        samples=samples,
+        samples=unsure.samples,
         errors=_errors(form, rows, predicted, held_out),
-        data=_data(replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest, weighting),
-        method=FitMethod(settings, starts=len(begin), starts_at_best=at_best),
+        data=_data(form, replace(rows, notes=(*rows.notes, *dropped)), train, loss, selection, digest, weighting),
+        method=FitMethod(settings, len(begin), at_best, interval_method=unsure.method),
         extrapolation=_extrapolation(problem, theta, free, train) if resampling.samples else None,
     )
-    found = _identifiability(fitted, problem, train.names, theta, free, resampling)
-    return Fit(checklist.filled(replace(fitted, identifiability=found), rows), rows, held_out, predicted, objective)
+    fitted = _with_identifiability(fitted, problem, train.names, theta, free, resampling, unsure)
+    return Fit(checklist.filled(fitted, rows), rows, held_out, predicted, objective)
 
 
-def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str, weighting: str) -> FitData:
+def _data(
+    form: Form, rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], sha256: str, weighting: str
+) -> FitData:
     """The record of the rows that took part, and of those that were fitted."""
     return FitData(
         columns=dict(rows.sources),
@@ -127,6 +143,7 @@ def _data(rows: Rows, train: Rows, loss: str, selection: Mapping[str, object], s
         largest_run=_largest_run(train.table),
         constants=rows.constants,
         selection=selection,
+        design=designs.of(form, train.columns).to_json(),
         n_fit=len(train),
         n_holdout=len(rows) - len(train),
         sha256=sha256,
@@ -154,17 +171,26 @@ def _largest_run(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _identifiability(
-    law: Law, problem: Problem, names: Sequence[str], theta: np.ndarray, free: np.ndarray, resampling: Resampling
-) -> Identifiability:
-    """What the rows do not determine, with the warnings about single runs and about the fit as a whole."""
-    found = identifiability.identify(problem, theta, free, law.intervals, resampling)
-    warnings = found.warnings
-    if resampling.samples:
-        warnings += identifiability.single_run_warnings(problem, theta, free, names)
+def _with_identifiability(
+    law: Law,
+    problem: Problem,
+    names: Sequence[str],
+    theta: np.ndarray,
+    free: np.ndarray,
+    resampling: Resampling,
+    unsure: Uncertainty,
+) -> Law:
+    """The law with what the rows do not determine, and warnings about the design, single runs and the whole fit."""
+    design = designs.of(problem.form, dict(zip(problem.form.symbols, problem.columns, strict=True)))
+    evidence = Evidence(problem, theta, free, law.intervals, unsure.accepted, design, unsure.clusters)
+    found = identifiability.identify(evidence, resampling)
+    warnings = found.warnings + design.warnings()
+    if unsure.without is not None:
+        warnings += identifiability.single_run_warnings(problem.form, theta, free, unsure.without, names)
     method, n_free = law.method, int(free.sum())
     warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
-    return replace(found, warnings=warnings)
+    intervals = unsure.widened(law.intervals, law.form, theta, found.unidentified)
+    return replace(law, identifiability=replace(found, warnings=warnings), intervals=intervals)
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:
@@ -222,6 +248,13 @@ def _refuse_too_little(form: Form, rows: Rows, free: np.ndarray, fix: Mapping) -
         raise errors.UserError(
             f"{said}, and {form.name} needs it to vary: add runs, fix what depends on it with"
             " --fix, or take a law without it"
+        )
+
+
+def _refuse_infinite(value: float, form: Form, starts: int) -> None:
+    if not np.isfinite(value):
+        raise errors.UserError(
+            f"no start of {starts} gave {form.name} a finite loss on these rows; are the units right?"
         )
 
 

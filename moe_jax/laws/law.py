@@ -30,6 +30,7 @@ class FitData:
     largest_run: Mapping[str, float] = field(default_factory=dict)  # FLOP formula -> FLOPs of the dearest row fitted
     constants: Mapping[str, object] = field(default_factory=dict)  # columns outside the law, with one value in all rows
     selection: Mapping[str, object] = field(default_factory=dict)  # columns, where, best_of, drop, holdout, as asked
+    design: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # spans, levels, correlations: see designs
     n_fit: int = 0
     n_holdout: int = 0
     sha256: str = ""  # of the table
@@ -44,6 +45,7 @@ class FitMethod:
     objective: Mapping[str, object] = field(default_factory=dict)  # settings, bootstrap, split, and the value reached
     starts: int = 0
     starts_at_best: int = 0
+    interval_method: str = ""  # residuals | wild | pairs (see bootstrap); "" without samples
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Identifiability:
 class Law:
     """A form with its coefficients, and everything that tells how reliable they are.
 
-    intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient.
+    intervals: name -> (low, high), the central `level` of the bootstrap samples; (v, v) for a fixed coefficient. That
+    of a coefficient that is not identified reaches over all values that the rows accept.
     fixed_coefficients: held at a value by the user, not fitted. errors: nats, or those of the logarithm of a
     rate or a batch; rmse_fit and max_fit, rmse_holdout where rows were held out, noise where cells were replicated."""
 
@@ -218,6 +221,8 @@ _KEYS = {
     "objective": ("method", "objective"),
     "starts": ("method", "starts"),
     "starts_at_best": ("method", "starts_at_best"),
+    "interval_method": ("method", "interval_method"),
+    "design": ("data", "design"),
     "selection": ("data", "selection"),
     "fixed": ("data", "constants"),
     "columns": ("data", "columns"),

@@ -24,7 +24,7 @@ GROUP = 8  # lanes of a large table that are evaluated together
 _GROUP_BYTES = 2**29  # of the row weights of all groups that are evaluated at the same time
 _LONGEST = 2.0  # largest change of any coordinate in a step; coordinates are exponents and logarithms
 _LAMBDA = (1e-14, 1e12)
-_EASY = 1e-3  # the smallest δ whose minima are found directly
+EASY = 1e-3  # the smallest δ whose minima are found directly
 _FINALISTS = 32  # starts that go on to a smaller δ
 _SAME = 1e-6  # objectives within this share of the best are the best
 _ZERO = 1e-22  # objective per row that counts as zero: data without noise are met
@@ -41,6 +41,7 @@ class Minima:
 
 
 Ended = Callable[[int, int], None]  # is told how many problems have ended, of how many
+Targets = Callable[[np.ndarray], np.ndarray]  # problems (b,) -> their targets (b, rows)
 
 
 def search(
@@ -51,33 +52,41 @@ def search(
     Under a tiny δ, and on a large table, the starts are optimised under a larger δ and on a part of the rows; the best
     go on from there."""
     thinned = problem.thinned()
-    wide = thinned.at(huber=max(problem.objective.huber, _EASY))
+    wide = thinned.at(huber=max(problem.objective.huber, EASY))
     found = minimise(wide, starts_BxP, free_BxP=free_P, ended=ended)
     at_best = (
         int((found.value <= found.value.min() * (1 + _SAME) + _ZERO * len(wide.losses)).sum())
         if np.isfinite(found.value).any()
         else 0
     )
-    if problem.objective.huber < _EASY or thinned is not problem:
+    if problem.objective.huber < EASY or thinned is not problem:
         found = descend(problem, found.theta[np.argsort(found.value)[:_FINALISTS]], free_BxP=free_P, ended=ended)
     best = int(found.value.argmin())
     return found.theta[best], float(found.value[best]), at_best
 
 
 def descend(
-    problem: Problem, starts_BxP: np.ndarray, counts_BxR=None, free_BxP=None, *, ended: Ended | None = None
+    problem: Problem,
+    starts_BxP: np.ndarray,
+    counts_BxR=None,
+    free_BxP=None,
+    *,
+    targets: Targets | None = None,
+    ended: Ended | None = None,
 ) -> Minima:
     """As `minimise`, but a tiny δ is approached through larger ones.
 
     Least absolute deviations have a corner at every row; the corner of the minimum is found by following the minimum
     from δ = 1e-3 down."""
     goal = problem.objective.huber
-    delta = max(goal, _EASY)
+    delta = max(goal, EASY)
     while delta > goal:
         wider = problem.at(huber=delta)
-        starts_BxP = minimise(wider, starts_BxP, counts_BxR, free_BxP, tolerance=1e-9, ended=ended).theta
+        starts_BxP = minimise(
+            wider, starts_BxP, counts_BxR, free_BxP, targets=targets, tolerance=1e-9, ended=ended
+        ).theta
         delta = max(goal, delta / 10)
-    return minimise(problem, starts_BxP, counts_BxR, free_BxP, ended=ended)
+    return minimise(problem, starts_BxP, counts_BxR, free_BxP, targets=targets, ended=ended)
 
 
 def minimise(
@@ -86,12 +95,15 @@ def minimise(
     counts_BxR: np.ndarray | None = None,
     free_BxP: np.ndarray | None = None,
     *,
+    targets: Targets | None = None,
     tolerance: float = 1e-12,
     max_steps: int = 400,
     ended: Ended | None = None,
 ) -> Minima:
     """Minimises from every start, each with its own free coefficients and number of times that a row counts (default:
     once), which multiplies the row's weight.
+
+    targets: gives the targets (b, rows) of problems (b,) in the objective's space; default: the losses.
 
     A lane stops when accepted steps improve f by less than `tolerance` (relative) three times in a row, or when no
     step improves it. The function is long because one loop holds the state of all lanes."""
@@ -111,6 +123,7 @@ def minimise(
     damping, growth, calm, steps = np.ones(lanes), np.full(lanes, 2.0), np.zeros(lanes, int), np.zeros(lanes, int)
     predicted = np.ones(lanes)
     lane_free = np.ones((lanes, P), bool)
+    own = None if targets is None or rows > WHOLE else np.zeros((lanes, rows))  # a large table's are made at each step
 
     while True:
         idle = np.flatnonzero(job < 0)[: B - waiting]
@@ -121,11 +134,13 @@ def minimise(
             calm[idle], steps[idle], predicted[idle] = 0, 0, 1.0
             theta[idle] = trial[idle] = starts_BxP[new]
             lane_free[idle] = free[new]
+            if own is not None:
+                own[idle] = targets(new)
         busy = job >= 0
         if not busy.any():
             return out
 
-        f, g, c_in, c_out = _evaluate(problem, trial, counts, job)
+        f, g, c_in, c_out = _evaluate(problem, trial, counts, job, targets if own is None else lambda _: own)
         steps += 1
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(f) & np.isfinite(g).all(1) & np.isfinite(c_in + c_out).all((1, 2))
@@ -152,7 +167,9 @@ def minimise(
         trial, predicted = _step(theta, gradient, inside, outside, damping, lane_free, low, high)
 
 
-def _evaluate(problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, job_L: np.ndarray) -> list[np.ndarray]:
+def _evaluate(
+    problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, job_L: np.ndarray, targets: Targets | None
+) -> list[np.ndarray]:
     """The normal equations of all lanes at their trials.
 
     On a large table idle lanes cost nothing, and get f = inf; the others are evaluated in groups, as many at a time as
@@ -160,7 +177,9 @@ def _evaluate(problem: Problem, trial_LxP: np.ndarray, counts_BxR: np.ndarray, j
     rows = len(problem.losses)
 
     def of(lanes):
-        return problem.normal_equations(trial_LxP[lanes], counts_BxR[job_L[lanes]] * problem.weights)
+        jobs = job_L[lanes]
+        own = None if targets is None else targets(np.maximum(jobs, 0))  # of an idle lane: any
+        return problem.normal_equations(trial_LxP[lanes], counts_BxR[jobs] * problem.weights, own)
 
     if rows <= WHOLE:
         return of(slice(None))

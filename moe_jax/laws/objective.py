@@ -117,21 +117,29 @@ class Problem:
         asked = None if self.asked is None else self.asked.take(some)
         return Problem(self.form, columns, self.losses[some], self.objective, asked)
 
-    def normal_equations(self, theta_BxP: np.ndarray, weights_BxR: np.ndarray):
-        """f (B), gradient (B, P), and two curvatures (B, P, P): of rows within δ, and the majorizer of rows outside."""
-        return self._run(normal_equations_kernel, theta_BxP, weights_BxR)
+    def normal_equations(self, theta_BxP: np.ndarray, weights_BxR: np.ndarray, target_BxR: np.ndarray | None = None):
+        """f (B), gradient (B, P), and two curvatures (B, P, P): of rows within δ, and the majorizer of rows outside.
+
+        target_BxR: what each problem's residuals are taken from, in the objective's space; default: the losses."""
+        target_BxR = np.broadcast_to(self.target if target_BxR is None else target_BxR, weights_BxR.shape)
+        return self._run(normal_equations_kernel, theta_BxP, weights_BxR, target_BxR)
 
     def values(self, theta_BxP: np.ndarray) -> np.ndarray:
         """f (B) under the problem's own row weights."""
-        return self._run(values_kernel, theta_BxP, self.weights)
+        return self._run(values_kernel, theta_BxP, self.weights, self.target)
 
-    def _run(self, kernel, theta_BxP, weights):
+    def predicted(self, theta: np.ndarray) -> np.ndarray:
+        """The law at theta (…, coefficients) on the rows, (…, rows), in the objective's space: ln loss or loss."""
+        columns = dict(zip(self.form.symbols, self.columns, strict=True))
+        loss = self.form.loss(columns, {k: v[..., None] for k, v in self.form.outer(theta).items()})
+        with np.errstate(divide="ignore"):
+            return np.log(loss) if self.objective.space == "log" else loss
+
+    def _run(self, kernel, theta_BxP, weights, target):
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
             asked = self.objective
             scalars = np.array([asked.huber, asked.l1, asked.l2, asked.one_sided])
-            out = kernel(self.form, self.objective.space)(
-                theta_BxP, weights, self.columns, self.target, self.widths, scalars
-            )
+            out = kernel(self.form, asked.space)(theta_BxP, weights, self.columns, target, self.widths, scalars)
             return jax.tree.map(np.asarray, out)
 
 
@@ -175,7 +183,7 @@ def _sum_rows(sums, weight_R, columns, target_R, width_R):
 
 @functools.cache
 def normal_equations_kernel(form: Form, space: str):
-    """The compiled function behind `Problem.normal_equations`, each problem with its own weights (B, R)."""
+    """The compiled function behind `Problem.normal_equations`, each problem with its own weights and targets (B, R)."""
 
     def one(theta_P, weight_R, columns, target_R, width_R, scalars):
         delta, l1, l2, one_sided = scalars
@@ -203,7 +211,7 @@ def normal_equations_kernel(form: Form, space: str):
             outside_PxP,
         )
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, 0, None, None)))
 
 
 @functools.cache

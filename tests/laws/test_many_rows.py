@@ -84,7 +84,7 @@ def test_counts_take_a_byte_and_are_those_of_all_samples_drawn_at_once():
     ],
 )
 def test_a_step_on_100_000_rows_allocates_what_a_chunk_needs(kernel, problems, weights):
-    shapes = (problems, 7), weights, ((100_000,),) * 3, (100_000,), (100_000,), (3,)
+    shapes = (problems, 7), weights, ((100_000,),) * 3, weights, (100_000,), (4,)
     with jax.enable_x64(True):
         given = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, float), shapes, is_leaf=lambda s: isinstance(s[0], int))
         memory = kernel(FORM, "log").lower(*given).compile().memory_analysis()
