@@ -28,17 +28,17 @@ def write(folder: str, figures: Mapping[str, Callable]) -> None:
     """Writes figures by name to a folder; says which of them this law does not have."""
     from moe_jax.figure_style import to_bytes
 
-    path, written, missing = epath.Path(folder), [], []
+    path, written, missing = epath.Path(folder), [], {}
     with outputs.writing(folder, "--figures"):
         path.mkdir(parents=True, exist_ok=True)
         for name, make in figures.items():
             try:
                 figure = make()
             except errors.UserError as e:
-                missing.append(f"no figure {name}: {e}")
+                missing.setdefault(str(e), []).append(name)
                 continue
             for kind in _KINDS:
                 files.write_atomic(path / f"{name}.{kind}", to_bytes(figure, kind))
             written.append(name)
-    fit_tables.say(*missing)
+    fit_tables.say(*(f"no {', '.join(names)}: {reason}" for reason, names in missing.items()))
     print(f"figures: {folder} ({', '.join(written)}; {' and '.join(_KINDS)})")

@@ -93,6 +93,8 @@ class Resampling:
         """The method that is used on these rows."""
         if self.method or self.of_pairs:
             return self.method or "pairs"
+        if problem.objective.l1 or problem.objective.l2:  # it would pull samples of the law once more than the law
+            return "pairs"
         few = len(noise.values) <= MOST_LEFT_OUT  # on many rows the two agree, and signs take a byte
         return "residuals" if few and not self.cluster and is_alike(problem, theta, noise.values) else "wild"
 

@@ -18,7 +18,7 @@ def test_a_fit_draws_every_figure_and_says_what_explains_its_residuals(tmp_path,
         "residuals.csv"
     }
     said = capsys.readouterr().out
-    assert f"figures: {folder} (" in said and "no figure" not in said
+    assert f"figures: {folder} (" in said and "- no " not in said
     first = said[said.index("residuals: the share of their variance") :].splitlines()[2]
     assert first.split()[:2] == ["learning_rate", "no"]
     explained = pd.read_csv(folder / "residuals.csv")
@@ -30,5 +30,5 @@ def test_a_figure_that_a_law_does_not_have_is_named(tmp_path, capsys):
     folder = tmp_path / "pictures"
     assert call(tmp_path, table, "--starts", "4", "--fix", "c=0.5", "--figures", str(folder)) == errors.DONE
     said = capsys.readouterr().out
-    assert "- no figure frontier: krajewski2024 does not say at which expansion rate it holds" in said
+    assert "- no extrapolation, frontier, optimum, isoflop_curves, granularities: krajewski2024 does not say at" in said
     assert {p.stem for p in folder.glob("*.png")} == {"fit", "residuals"}

@@ -26,24 +26,20 @@ def test_a_planted_law_without_noise_is_found_again(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["kaplan2020", "chinchilla", "krajewski2024", "abnar2025"])
 def test_intervals_cover_the_planted_law_as_often_as_they_say(name):
-    """80% intervals of 24 noisy sweeps: 19 ± 2 hits expected for each coefficient, fewer than 13 is beyond chance."""
-    form, sweeps = laws.get(name), 24
+    """80% intervals of 12 noisy sweeps: 10 ± 1.4 hits expected for each coefficient, fewer than 6 is beyond chance.
+
+    The other forms, and more sweeps, are for experiments/benchmarks/coverage.py."""
+    form, sweeps = laws.get(name), 12
     hits = dict.fromkeys(form.names, 0)
     for sweep in range(sweeps):
         table, truth = planted_runs(form, 100, noise=0.003, seed=sweep)
-        law = laws.fit(
-            table,
-            law=name,
-            start=8,
-            objective=laws.Objective(huber=np.inf),
-            resampling=laws.Resampling(samples=100),
-        ).law
-        for k, (low, high) in law.intervals.items():
+        options = {"objective": laws.Objective(huber=np.inf), "resampling": laws.Resampling(samples=60)}
+        for k, (low, high) in laws.fit(table, law=name, start=8, **options).law.intervals.items():
             hits[k] += low <= truth.coefficients[k] <= high
-    assert min(hits.values()) >= 13, hits
-    assert 0.72 * sweeps < np.mean(list(hits.values())) < 0.93 * sweeps, hits
+    assert min(hits.values()) >= 6, hits
+    assert 0.68 * sweeps < np.mean(list(hits.values())) < 0.96 * sweeps, hits
 
 
 def test_coverage_of_a_small_grid():
