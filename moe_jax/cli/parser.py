@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from moe_jax import errors, files
+from moe_jax import errors
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +23,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         """As argparse's. An unknown flag is refused before a missing one, which it may have been meant to be, and so is
         a path of an object store that moe_jax cannot reach."""
+        from moe_jax import files  # here, so that `moe-jax --help` stays instant
+
         self._refuse_unknown(args or ())
         flags = super().parse_args(args, namespace)
         for action in self._actions:

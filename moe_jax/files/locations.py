@@ -8,7 +8,7 @@ _FOREIGN = re.compile(
     "(gs|gcs|s3|s3a|s3n|az|abfs|abfss|wasb|wasbs|adl|hdfs|http|https|ftp|sftp|file|r2|oss|cos|memory):(/*)(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_BUCKET = re.compile(r"[a-z0-9][-a-z0-9_.]{1,220}[a-z0-9](/|$)")
+_BUCKET = re.compile(r"[a-z0-9][-a-z0-9_.]*(/|$)")
 
 
 def refuse_foreign(path: str, what: str) -> None:
@@ -23,8 +23,8 @@ def refuse_foreign(path: str, what: str) -> None:
             raise errors.UserError(f"{what}={path}: a bucket is written gs://BUCKET/PATH: gs://{rest}")
         if not _BUCKET.match(rest):
             raise errors.UserError(
-                f"{what}={path}: names no bucket; it has 3 to 222 lowercase letters, digits, dashes, underscores and"
-                " dots, as in gs://my-bucket/sweep"
+                f"{what}={path}: names no bucket, of lower-case letters, digits, dashes, underscores and dots, as in"
+                " gs://my-bucket/sweep"
             )
     else:
         raise errors.UserError(

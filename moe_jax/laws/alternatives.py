@@ -75,7 +75,7 @@ def explore(problem: Problem, theta: np.ndarray, free: np.ndarray, noise: Noise)
     the tangent of the profile; where a coefficient is at a wall, or of no effect, also with it inside."""
     problem = problem.at(huber=max(problem.objective.huber, EASY))
     slope, size = _psi(problem, noise)
-    covariance = _covariance(problem, theta, free, size / max(slope, 1e-300) ** 2)
+    covariance = _covariance(problem, theta, free, size / max(slope, 1e-150) ** 2)
     low, high = problem.form.bounds()
     units = unit(problem, theta)
     inside = np.array([np.mean([c.inner(v) for v in c.start]) for c in problem.form.coefficients.values()])
@@ -107,12 +107,18 @@ def explore(problem: Problem, theta: np.ndarray, free: np.ndarray, noise: Noise)
 def _psi(problem: Problem, noise: Noise) -> tuple[float, float]:
     """Means of ψ' and of ψ² over the noise, ψ the derivative of the Huber loss: what variances of θ and the likelihood
     ratio take the place of 1 and σ² from. A δ below the noise sees few rows: the density is read in a wider window."""
-    size, delta = np.abs(noise.values) / problem.widths, problem.objective.huber
-    square = float(np.mean(np.minimum(size, delta) ** 2))
-    window = max(delta, _WINDOW * float(np.median(size)) / 0.6745)
+    size, delta, share = np.abs(noise.values) / problem.widths, problem.objective.huber, problem.weights
+    square = float(np.average(np.minimum(size, delta) ** 2, weights=share))
+    window = max(delta, _WINDOW * _median(size, share) / 0.6745)
     if not np.isfinite(window) or window <= 0:
         return 1.0, square
-    return float(np.mean(size <= window)) * min(1.0, delta / window), square
+    return float(np.average(size <= window, weights=share)) * min(1.0, delta / window), square
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(below, below[-1] / 2)])
 
 
 def _covariance(problem: Problem, theta: np.ndarray, free: np.ndarray, variance: float) -> np.ndarray:

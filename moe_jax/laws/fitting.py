@@ -87,16 +87,14 @@ def fit(
 ) -> Fit:
     """Fits a declared form and reports what the data do not determine.
 
-    table: a file (see table_files), a DataFrame, or a mapping of equal-length columns. law: a form's name, or
-    "FILE.py:NAME" for a form that a file declares (see user_file).
-    columns: a symbol of the form (N), or a new column -> a column or an expression ("`FLOP` / (6 * `Model Size`)").
-    where: a condition on rows. best_of: a column, such as learning_rate; each cell keeps its best run.
+    table: a file (see table_files), a DataFrame, or a mapping of equal-length columns. law: a form's name, or that of a
+    file that declares it (see user_file). columns: a symbol (N), or a new column -> a column or an expression
+    ("`FLOP` / (6 * `Model Size`)"). where: a condition on rows. best_of: a column; each cell keeps its best run.
     weights, sigma: the column of row weights, or of the standard deviations of the losses (see row_weights).
-    fix: coefficients held at a value. start: how many starts (the published coefficients, and points spread over the
-    declared boxes), or a grid {coefficient: values}. split: rows dropped or held out. resampling: the bootstrap,
-    Resampling(samples=0) for none. progress: is called with a stage, and how many of its parts are done, of how many.
-    The result is a function of the arguments alone: all randomness has a fixed seed. Raises errors.UserError, one
-    sentence, for invalid data or options, and for more rows, starts or samples than limits.py allows."""
+    fix: coefficients held at a value. start: how many starts, or a grid {coefficient: values}. split: rows dropped or
+    held out. resampling: the bootstrap, Resampling(samples=0) for none. progress: is called with a stage, and how many
+    of its parts are done, of how many. The result is a function of the arguments alone: randomness has a fixed seed.
+    Raises UserError for invalid data or options, and for more rows, starts or samples than limits.py allows."""
     form, split, fix = user_file.find_form(law), split or Split(), dict(fix or {})
     objective, resampling = objective or default_objective(form), resampling or Resampling()
     frame, digest = load(table)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, fit
+from moe_jax.cli import command, fit, isoflop
 from tests.fit_verb import runs
 
 
@@ -84,14 +84,11 @@ def test_flags_that_cannot_be_meant_together(tmp_path, capsys, flags, words):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--loss=eval_loss,code", "--loss names several columns, and isoflop_parabolas takes one"),
-        ("--group_by=dataset", "--group_by means nothing for isoflop_parabolas"),
-        ("--weights=sd", "--weights means nothing for isoflop_parabolas"),
+        ("--loss=eval_loss,code", "--loss=eval_loss,code: isoflop takes one column"),
+        ("--group_by=dataset", "there is no flag --group_by=dataset"),
+        ("--weights=sd", "there is no flag --weights=sd"),
     ],
 )
-def test_iso_flop_fits_take_one_loss_and_no_groups(tmp_path, capsys, flag, words):
-    table = grouped("c4").rename(columns={"n_total_nonemb": "n_total"})
-    table.to_csv(tmp_path / "runs.csv", index=False)
-    flags = [f"--results={tmp_path}/runs.csv", "--law=isoflop_parabolas", flag]
-    assert command.run(fit.main, flags) == errors.BAD_INPUT
+def test_iso_flop_fits_take_one_loss_and_no_groups(capsys, flag, words):
+    assert command.run(isoflop.main, ["--results=runs.csv", flag]) == errors.BAD_INPUT
     assert words in capsys.readouterr().err

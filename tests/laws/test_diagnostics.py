@@ -91,7 +91,7 @@ def test_the_verb_shows_profiles_and_comparisons(tmp_path, capsys):
     assert "profile of alpha: the data accept " in said
     assert "laws on the same runs, lowest:0.2 held out:" in said
     assert len(said.split("leverage: ")[1].split("laws on")[0].splitlines()) == 6  # two of words, the heads, three runs
-    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["fit.png", "profile_alpha.png"]
+    assert {"fit.png", "profile_alpha.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
     assert call(tmp_path, table, "--profile", "omega") == errors.BAD_INPUT
     assert "krajewski2024 has no coefficient 'omega'" in capsys.readouterr().err
 

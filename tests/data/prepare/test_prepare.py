@@ -124,7 +124,7 @@ BAD_FLAGS = {
     "--vocabulary=words": "name byte, bpe:SIZE",
     "--vocabulary=task": "python_stdlib gives texts",
     "--vocabulary=none.model": "none.model",
-    "--colour=red": "unrecognized arguments",
+    "--colour=red": "there is no flag --colour=red",
 }
 
 
