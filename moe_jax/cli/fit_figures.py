@@ -26,7 +26,7 @@ def draw(folder: str, fitted, more: Mapping[str, Callable]) -> None:
 
 def write(folder: str, figures: Mapping[str, Callable]) -> None:
     """Writes figures by name to a folder; says which of them this law does not have."""
-    from moe_jax.figure_style import to_bytes
+    from moe_jax.laws.plots.figure_style import to_bytes
 
     path, written, missing = epath.Path(folder), [], {}
     with outputs.writing(folder, "--figures"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report.panels import MOST_PANELS, add_legend, colour_by, row_of_panels, shared_labels, spread_over
 from moe_jax.text import short
 

@@ -7,7 +7,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from moe_jax import files
-from moe_jax.figure_style import to_bytes
+from moe_jax.laws.plots.figure_style import to_bytes
 from moe_jax.report.elements import EmbeddedFigure
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report import findings
 from moe_jax.report.findings import LABELS, MeasuredCell
 from moe_jax.report.panels import (

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from moe_jax.figure_style import STYLE
+from moe_jax.laws.plots.figure_style import STYLE
 from moe_jax.text import short
 
 MOST_PANELS, MOST_ENTRIES = 6, 9  # of a figure, of a legend: more cannot be told apart

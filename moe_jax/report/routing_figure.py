@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report.panels import BLUE, MOST_PANELS, add_legend, row_of_panels, shared_labels, spread_over
 from moe_jax.sweep.routing_record import RoutingRecord
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from moe_jax import errors, laws
-from moe_jax.figure_style import to_bytes
 from moe_jax.laws import plots
 from moe_jax.laws.plots import along_budgets, canvas
+from moe_jax.laws.plots.figure_style import to_bytes
 from tests.planted_laws import grid, planted, planted_runs
 
 # Machado et al. (2009), severity 1, on linear RGB.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from moe_jax import laws
-from moe_jax.figure_style import style, to_bytes
+from moe_jax.laws.plots.figure_style import style, to_bytes
 from moe_jax.report import figures, findings
 from moe_jax.report.loss_curves import Curve, loss_curves
 from moe_jax.sweep import results

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from moe_jax import text
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 
 # Of Okabe and Ito (2008): told apart with protanopia, deuteranopia and tritanopia, which tests/laws simulate.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moe_jax import laws
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import Paragraph, Table
 from moe_jax.report.panels import colour_by, row_of_panels

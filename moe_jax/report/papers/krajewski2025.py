@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_jax.config import config_file, counts, packaged
-from moe_jax.figure_style import style
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report import downstream
 from moe_jax.report.downstream import ACCURACY, BITS
 from moe_jax.report.drawing import Drawing

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moe_jax import laws
-from moe_jax.figure_style import style
 from moe_jax.laws import Law
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report.panels import add_legend, colour_by, row_of_panels
 from moe_jax.report.papers.abnar2025.budget import AT, PLAIN, SHARED, SPARSITIES, TIES, loss_at_budget, slice_minima
 from moe_jax.text import short

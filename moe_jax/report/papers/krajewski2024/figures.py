@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from moe_jax.figure_style import style
 from moe_jax.laws import Law
+from moe_jax.laws.plots.figure_style import style
 from moe_jax.report.panels import BLUE, add_legend, colour_by, loss_axis, row_of_panels, shared_labels, value_ticks
 from moe_jax.report.papers.krajewski2024.needed import Needed
 from moe_jax.text import short
