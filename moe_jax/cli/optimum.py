@@ -63,10 +63,6 @@ def _beside(source: str, name: str) -> str | None:
 
 def _write(out: str | None, rows: Sequence[dict]) -> int:
     if out:
-        content = files.to_csv(rows)
-        with outputs.writing(out, "--out"):
-            if (aside := outputs.set_aside(out, content)) is not None:
-                print(f"the earlier {out} was moved to {aside}")
-            files.write_atomic(epath.Path(out), content)
+        outputs.write(out, files.to_csv(rows), "--out")
         print(f"optimum: {out}")
     return errors.DONE

@@ -51,16 +51,18 @@ def writing(path: str, flag: str) -> Iterator[None]:
         raise errors.WorkFailed(f"{path} cannot be written: {_reason(e)}; {flag} names another place") from e
 
 
-def set_aside(path: str, content: bytes) -> str | None:
-    """Moves a file that stands at `path` with another content to NAME.1.csv, NAME.2.csv, …; returns where it is now,
-    None where nothing had to move."""
+def write(path: str, content: bytes, flag: str) -> None:
+    """Writes a file whole. One that stands there with another content is kept as NAME.1.csv, NAME.2.csv, …, and named.
+
+    Raises WorkFailed where it cannot be written."""
     where = epath.Path(path)
-    if not where.exists() or where.read_bytes() == content:
-        return None
-    numbered = (where.with_name(f"{where.stem}.{i}{where.suffix}") for i in itertools.count(1))
-    aside = next(name for name in numbered if not name.exists())
-    where.rename(aside)
-    return str(aside)
+    with writing(path, flag):
+        if where.exists() and where.read_bytes() != content:
+            numbered = (where.with_name(f"{where.stem}.{i}{where.suffix}") for i in itertools.count(1))
+            aside = next(name for name in numbered if not name.exists())
+            where.rename(aside)
+            print(f"the earlier {path} was moved to {aside}")
+        files.write_atomic(where, content)
 
 
 def _reason(e: OSError) -> str:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
-from moe_jax import errors, files, text
+from moe_jax import errors, text
 from moe_jax.cli import command, optimum_flags, outputs, predict_csv, tables
 from moe_jax.config import config_file
 from moe_jax.errors import UserError
@@ -71,17 +71,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _of_table(law, flags, counts: dict[str, str]) -> int:
-    from etils import epath
-
     out = flags.out or predict_csv.beside(flags.csv)
     outputs.refuse_unwritable(out, "--out")
     table = predict_csv.predicted(law, flags.csv, counts, flags.level)
     predict_csv.show(law, table, law.level if flags.level is None else flags.level)
-    content = table.to_csv(index=False).encode()
-    with outputs.writing(out, "--out"):
-        if (aside := outputs.set_aside(out, content)) is not None:
-            print(f"the earlier {out} was moved to {aside}")
-        files.write_atomic(epath.Path(out), content)
+    outputs.write(out, table.to_csv(index=False).encode(), "--out")
     print(f"predictions: {out}")
     return errors.DONE
 
