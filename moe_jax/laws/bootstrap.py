@@ -6,7 +6,8 @@ wild: it gets its own noise, with either sign, so that noise may differ from row
 pairs: rows are drawn with replacement.
 
 The first two multiply a sample's noise by √(f/χ²_f), f the degrees of freedom, as its size is an estimate: normal
-errors of a linear law get Student's interval. Pairs are for a paper's own intervals. Coverage is measured in
+errors of a linear law get Student's interval. Pairs are for a paper's own intervals, and for an objective that pulls
+the law off the rows' middle: it would pull samples of that law once more. Coverage is measured in
 experiments/benchmarks/coverage.py."""
 
 from dataclasses import asdict, dataclass
@@ -31,7 +32,8 @@ _SIX = np.concatenate([-_WEBB, _WEBB])
 class Resampling:
     """How the bootstrap draws its samples, and the share of them in an interval.
 
-    method: of METHODS; "": residuals or wild, as the rows allow, and pairs where a fraction or no replacement is asked.
+    method: of METHODS; "": residuals or wild, as the rows allow, and pairs where a fraction or no replacement is asked,
+    or the objective has a penalty or is one-sided.
     cluster: a column; rows with one value of it are drawn together.
     fraction, replace: of the rows of a sample, for pairs. The papers differ: krajewski2024's text says 80% of the rows,
     its code draws them with replacement. Without replacement, samples of a share s scatter less than the data do, by
@@ -93,7 +95,7 @@ class Resampling:
         """The method that is used on these rows."""
         if self.method or self.of_pairs:
             return self.method or "pairs"
-        if problem.objective.l1 or problem.objective.l2:  # it would pull samples of the law once more than the law
+        if problem.objective.is_biased:
             return "pairs"
         few = len(noise.values) <= MOST_LEFT_OUT  # on many rows the two agree, and signs take a byte
         return "residuals" if few and not self.cluster and is_alike(problem, theta, noise.values) else "wild"

@@ -57,6 +57,11 @@ class Objective:
                 f"one_sided is {self.one_sided}, the weight of runs above the law: it must be above 0 and at most 1"
             )
 
+    @property
+    def is_biased(self) -> bool:
+        """Whether it pulls the law off the middle of the rows: by a penalty, or by weighing one side less."""
+        return bool(self.l1 or self.l2 or self.one_sided != 1)
+
     def to_json(self) -> dict:
         """The settings, for law.json."""
         return {**asdict(self), "huber": self.huber if math.isfinite(self.huber) else "inf"}  # JSON has no infinity

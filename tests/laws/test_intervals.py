@@ -181,3 +181,15 @@ def test_an_optimum_at_a_wall_is_left_for_an_accepted_law_inside():
     assert theta[0] == form.bounds()[0][0] and inside[0] > np.log(0.01)
     low, high = found.reach(form, theta, "alpha")
     assert high > 2 * low
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [laws.Objective(space="linear", huber=0.1, l1=5e-5), laws.Objective(huber=np.inf, one_sided=0.2)],
+    ids=["penalised", "one-sided"],
+)
+def test_an_objective_that_pulls_the_law_off_its_rows_resamples_them(objective):
+    """Losses drawn about such a law would be pulled once more: intervals of residuals miss the estimate itself."""
+    law = fitted(two_axes(np.geomspace(1e8, 1e10, 6), np.geomspace(1e9, 1e11, 6), noise=0.02), objective)
+    assert law.method.interval_method == "pairs"
+    assert all(low <= law.coefficients[name] <= high for name, (low, high) in law.intervals.items())
