@@ -11,6 +11,14 @@ TABLE_ROWS = 500  # that a page shows of a table, at most; results.csv has all r
 
 
 @dataclasses.dataclass(frozen=True)
+class Prose:
+    """A table cell of sentences, which wrap."""
+
+    kind: ClassVar = "prose"
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Code:
     """A table cell in a monospaced font."""
 
@@ -45,7 +53,7 @@ class Table:
 
     kind: ClassVar = "table"
     headings: Sequence[str]
-    rows: Sequence[Sequence[str | Code | Badge | Shaded]]
+    rows: Sequence[Sequence[str | Prose | Code | Badge | Shaded]]
     caption: str | None = None
     tall: bool = False
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from moe_jax.report.elements import Badge, Table
+from moe_jax.report.elements import Badge, Prose, Table
 from moe_jax.report.formula import greek, markup
 from moe_jax.report.law_check import CheckedLaw
 from moe_jax.text import count, number
@@ -28,7 +28,6 @@ class LawSection:
     not_determined: Sequence[str]
     notes: Sequence[str]
     errors: Table
-    method: str
     checklist: Table
 
 
@@ -45,7 +44,6 @@ def law(checked: CheckedLaw) -> LawSection:
         not_determined=fitted.identifiability.warnings,
         notes=fitted.data.notes,
         errors=_errors(fitted),
-        method=_method(fitted),
         checklist=_checklist(fitted),
     )
 
@@ -94,18 +92,8 @@ def _errors(fitted: "Law") -> Table:
     return Table(["", ">nats"], [[text, f"{value:.4f}"] for text, value in known.items() if value is not None])
 
 
-def _method(fitted: "Law") -> str:
-    method, o = fitted.method, fitted.method.objective
-    space = "ln " if o.get("space") == "log" else ""
-    return (
-        f"Objective: Huber loss (δ = {o.get('huber')}) on {space}{fitted.data.loss}, penalties l1 {o.get('l1')} and l2 "
-        f"{o.get('l2')}. {method.starts_at_best} of {method.starts} starts reached the best optimum. Intervals "
-        f"come from {len(next(iter(fitted.samples.values()), ()))} bootstrap samples."
-    )
-
-
 def _checklist(fitted: "Law") -> Table:
     caption = (
         "What a reader must know of a law before trusting it, after the checklist of Li et al. 2025, (Mis)Fitting."
     )
-    return Table(["", "this fit"], [[item, said] for item, said in fitted.checklist.items()], caption=caption)
+    return Table(["", "this fit"], [[item, Prose(said)] for item, said in fitted.checklist.items()], caption=caption)
