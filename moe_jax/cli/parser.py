@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 from moe_jax import errors
 
+_PATHS = ("workdir", "store", "results", "out", "figures", "csv", "speeds", "requests", "tfds_data_dir")  # of any verb
+
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser without abbreviated flags; raises errors.UserError for whatever it cannot read."""
@@ -27,9 +29,9 @@ class Parser(argparse.ArgumentParser):
 
         self._refuse_unknown(args or ())
         flags = super().parse_args(args, namespace)
-        for action in self._actions:
-            for value in _texts(getattr(flags, action.dest, None)):
-                files.refuse_foreign(value, action.option_strings[0] if action.option_strings else action.dest)
+        for name in _PATHS:
+            if isinstance(path := getattr(flags, name, None), str):
+                files.refuse_foreign(path, f"--{name}")
         return flags
 
     def error(self, message: str) -> NoReturn:
@@ -44,8 +46,3 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
                 self.error(f"there is no flag {arg}" + (f", did you mean {near[0]}?" if near else ""))
-
-
-def _texts(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str)]

@@ -48,6 +48,11 @@ def test_what_is_no_slip_passes(path):
     moe_jax.files.refuse_foreign(path, "--x")
 
 
+def test_a_text_that_looks_like_a_bucket_is_a_text(tmp_path, capsys):
+    assert command.run(main_lib.verb, ["generate", f"--workdir={tmp_path}/no", "--prompt=file: x"]) == errors.BAD_INPUT
+    assert "gs://" not in capsys.readouterr().err
+
+
 def test_the_version(capsys):
     assert command.run(main_lib.verb, ["--version"]) == errors.DONE
     assert re.fullmatch(
