@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "%": 0.01}
-_PLAIN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?) ?([kmbt%]?)", re.IGNORECASE | re.ASCII)
+_POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12, "%": -2}  # of ten
+_PLAIN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,4})?) ?([kmbt%]?)", re.IGNORECASE | re.ASCII)
 _GROUPED = re.compile(r"([+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?) ?([kmbt%]?)", re.IGNORECASE | re.ASCII)
 _ONE_COMMA = re.compile(r"[+-]?\d+,\d{3} ?[kmbt%]?", re.IGNORECASE | re.ASCII)
 
@@ -53,10 +53,16 @@ def _of_cell(cell: Any, grouped: bool) -> float:
             return np.nan
     text = cell.strip()
     if found := _PLAIN.fullmatch(text):
-        return float(found[1]) * _FACTORS[found[2].lower()]
+        return _scaled(found[1], found[2])
     if grouped and (found := _GROUPED.fullmatch(text)):
-        return float(found[1].replace(",", "")) * _FACTORS[found[2].lower()]
+        return _scaled(found[1].replace(",", ""), found[2])
     return np.nan
+
+
+def _scaled(digits: str, unit: str) -> float:
+    """The float nearest to what is written, so that 8.2B is 8200M: 8.2 · 1e9 is another one."""
+    mantissa, _, exponent = digits.lower().partition("e")
+    return float(f"{mantissa}e{int(exponent or 0) + _POWERS[unit.lower()]}")
 
 
 def _is_surely_grouped(cell: Any) -> bool:
