@@ -41,8 +41,7 @@ def _fit(flags: argparse.Namespace, results: str) -> None:
     options = fit_flags.options(flags)
     fit_tables.say(*filter(None, [options.caveat]))
     form = user_file.find_form(options.law)
-    name = "law" if form.quantity == laws.LOSS else form.name  # a law of rates stands beside the law of losses
-    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")
+    out = fit_flags.out_path(flags, results, form)
     request = _request(flags, results, form)
     shown_before = not (flags.profile or flags.compare or flags.leverage or flags.figures or flags.cross_validate)
     if shown_before and (before := _fitted_before(out, request)) is not None:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -177,6 +178,12 @@ def options(flags: argparse.Namespace) -> Options:
         caveat=preset.caveat if preset else "",
         shared=shared,
     )
+
+
+def out_path(flags: argparse.Namespace, results: str, form) -> str:
+    """The law's file: a law of rates stands beside the law of losses."""
+    name = "law" if form.quantity == "loss" else form.name
+    return flags.out or os.path.join(flags.workdir or os.path.dirname(results), f"{name}.json")
 
 
 def samples(flags: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """`moe-jax fit --group_by=COLUMN --loss=A,B`: a law for each group and loss, and their coefficients in one table."""
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -10,7 +9,7 @@ from moe_jax import errors
 from moe_jax import text as text_lib
 from moe_jax.cli import fit_flags, fit_progress, fit_tables, outputs, tables
 
-_OF_ONE_FIT = ("profile", "compare", "leverage", "figures")
+_OF_ONE_FIT = ("profile", "compare", "leverage", "figures", "cross_validate")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 _LONGEST = 60  # characters of a group in a file's name
 
@@ -20,13 +19,15 @@ def run(parser: argparse.ArgumentParser, flags: argparse.Namespace, results: str
 
     Raises UserError for flags that show one fit, and WorkFailed, after all, where a group could not be fitted."""
     from moe_jax import laws
+    from moe_jax.laws import user_file
 
     if idle := [name for name in _OF_ONE_FIT if getattr(flags, name) != parser.get_default(name)]:
         raise errors.UserError(
             f"--{idle[0]} is for one fit, and --group_by and --loss ask for several; --where selects a group"
         )
     options, losses = fit_flags.options(flags), fit_flags.losses(flags)
-    out = flags.out or os.path.join(flags.workdir or os.path.dirname(results), "law.json")
+    fit_tables.say(*filter(None, [options.caveat]))
+    out = fit_flags.out_path(flags, results, user_file.find_form(options.law))
     outputs.refuse_unwritable(out, "--out")
     shared = options.shared | {"losses": losses, "fix": options.fix, "start": options.start}
     del shared["loss"]
@@ -78,19 +79,22 @@ def _show(fits: Sequence, paths: Sequence[str], group_by: str) -> None:
         for name in law.form.names
         for one in made
     ]
-    print(f"{law.name}: L = {law.form.formula}")
+    is_loss = law.form.quantity == "loss"
+    print(f"{law.name}: {'L' if is_loss else law.form.quantity} = {law.form.formula}")
     named = labels(group_by, "loss")
     tables.show(tables.Table(("", *named, ">value", f"{law.level:.0%} interval", ""), rows))
     rows = [
         (*labels(one.group, one.loss), *_line(one.fit), PurePath(path).name if one.fit else "not fitted")
         for one, path in zip(fits, paths, strict=True)
     ]
-    tables.show(tables.Table((*named, ">runs", ">RMSE", ">held out", ">warnings", "law"), rows))
+    counted = ">runs" if is_loss else ">cells"
+    tables.show(tables.Table((*named, counted, ">RMSE", ">held out", ">warnings", "law"), rows))
     print(f"laws, each with its notes and warnings: {PurePath(paths[0]).parent}")
 
 
 def _line(fit) -> tuple[str, str, str, str]:
-    """Runs fitted, errors in nats, and how many warnings there are, of a fit; dashes where there is none."""
+    """Runs or cells fitted, errors (nats; of a law of rates, logarithms), and how many warnings a fit has; dashes
+    without one."""
     if fit is None:
         return ("–",) * 4
     law = fit.law

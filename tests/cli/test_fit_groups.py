@@ -1,6 +1,7 @@
 """fit --group_by and --loss=A,B: one table, a law.json for each, and what is refused."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -46,6 +47,25 @@ def test_several_losses_without_groups(tmp_path, capsys):
     assert "dataset" not in capsys.readouterr().out
 
 
+def test_groups_of_a_law_of_rates(tmp_path, capsys):
+    """Its files stand beside those of the law of losses, and what it gives is called by its name."""
+    rates = [
+        {"corpus": corpus, "train_flops": C, "learning_rate": best * f, "eval_loss": 2 + math.log(f) ** 2}
+        for corpus, exponent in (("web", -0.1), ("code", -0.2))
+        for C in (1e17, 1e18, 1e19, 1e20)
+        for best in [C**exponent]
+        for f in (0.5, 1, 2)
+    ]
+    pd.DataFrame(rates).to_csv(tmp_path / "runs.csv", index=False)
+    flags = ["--law=flops_lr", "--group_by=corpus", "--bootstrap=0", "--starts=4"]
+    assert command.run(fit.main, [f"--results={tmp_path}/runs.csv", *flags]) == errors.DONE
+    said = capsys.readouterr().out
+    assert "flops_lr: learning_rate = a * C^b" in said and "cells" in said and "runs" not in said
+    found = {name: laws.load(tmp_path / f"flops_lr-{name}.json").coefficients["b"] for name in ("web", "code")}
+    assert found == pytest.approx({"web": -0.1, "code": -0.2}, abs=1e-6)
+    assert not list(tmp_path.glob("law*.json"))
+
+
 def test_a_group_that_fails_is_said_after_the_others(tmp_path, capsys):
     table = pd.concat([grouped("c4"), grouped("few").head(3).assign(name=["a", "b", "c"])])
     assert call(tmp_path, table, "--group_by", "dataset", "--bootstrap=0") == errors.FAILED
@@ -63,6 +83,7 @@ def test_a_group_that_fails_is_said_after_the_others(tmp_path, capsys):
             "--profile is for one fit, and --group_by and --loss ask for several",
         ),
         (["--loss=eval_loss,code", "--leverage=3"], "--leverage is for one fit"),
+        (["--group_by=dataset", "--cross_validate=3"], "--cross_validate is for one fit"),
         (["--loss=eval_loss,"], "--loss is 'eval_loss,', must be a column, or several that differ"),
         (["--loss=code,code"], "must be a column, or several that differ"),
         (["--group_by=corpus"], "there is no column 'corpus' (--group_by names it); the columns are name, status"),
