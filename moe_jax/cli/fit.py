@@ -57,10 +57,11 @@ def _fit(flags: argparse.Namespace, results: str) -> None:
         fitted.law.save(out, request=request)
     fit_tables.show_law(fitted.law, out)
     figures = _profiles(fitted, flags.profile)
+    unit = fit_tables.unit(form)
     if flags.leverage:
-        fit_tables.show_leverage(laws.leverage(fitted), flags.leverage)
+        fit_tables.show_leverage(laws.leverage(fitted), flags.leverage, unit)
     if flags.cross_validate:
-        fit_tables.show_cross_validation(laws.cross_validate(fitted, flags.cross_validate))
+        fit_tables.show_cross_validation(laws.cross_validate(fitted, flags.cross_validate), unit)
     if flags.compare:
         _compare(results, flags.compare.split(","), options)
     if flags.figures and form.quantity == laws.LOSS:

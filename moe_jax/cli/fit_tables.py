@@ -21,7 +21,7 @@ def show_law(law, out) -> None:
     print(f"{law.name}: {'L' if is_loss else law.form.quantity} = {law.form.formula}    ({N}{fitted} fitted)")
     tables.show(tables.Table(("", ">value", f"{law.level:.0%} interval", f">published: {where}", ""), rows))
     e = law.errors
-    line = f"RMSE {e['rmse_fit']:.4f} {'nats' if is_loss else f'of ln {law.form.quantity}'}"
+    line = f"RMSE {e['rmse_fit']:.4f} {'nats' if is_loss else f'of {unit(law.form)}'}"
     if data.n_holdout:
         line += f" · held out ({text_lib.count(data.n_holdout, 'run')}) {e['rmse_holdout']:.4f}"
     if "noise" in e:
@@ -31,6 +31,11 @@ def show_law(law, out) -> None:
         print(f"intervals: bootstrap, {method.interval_method}")
     say(*data.notes, *law.identifiability.warnings)
     print(f"law: {out}")
+
+
+def unit(form) -> str:
+    """What errors of a law are in: nats, or the logarithm of a rate or a batch."""
+    return "nats" if form.quantity == "loss" else f"ln {form.quantity}"
 
 
 def coefficient_cells(law, name: str) -> tuple[str, str, str]:
@@ -50,8 +55,8 @@ def show_profile(profile, name: str, accepted: tuple[float, float]) -> None:
     print(f"profile of {name}: the data accept {low_word}{low:.4g} to {high_word}{high:.4g} (likelihood, 80%)")
 
 
-def show_leverage(table, most: int) -> None:
-    """The `most` runs with the most influence."""
+def show_leverage(table, most: int, unit: str) -> None:
+    """The `most` runs with the most influence; unit: of the residuals."""
     rows = [
         (
             text_lib.one_line(r["name"]),
@@ -63,7 +68,7 @@ def show_leverage(table, most: int) -> None:
         for _, r in table.head(most).iterrows()
     ]
     print("leverage: what a fit without each run changes: the predictions (in RMSEs), and the coefficient that moves")
-    print("most (in half-widths of its interval); residual: measured − predicted, nats")
+    print(f"most (in half-widths of its interval); residual: measured − predicted, {unit}")
     tables.show(tables.Table(("without", ">shift", "coefficient", ">moved", ">residual"), rows))
 
 
@@ -102,9 +107,9 @@ def show_comparison(table, holdout: str) -> None:
     print("ΔAIC, ΔBIC: on the runs fitted, above the lowest; a difference above 10 is strong evidence for the lowest")
 
 
-def show_cross_validation(found) -> None:
+def show_cross_validation(found, unit: str) -> None:
     """The errors of each fold under the fit without it, and how much the coefficients differ between these fits."""
-    print(f"cross-validation, {found.rule}: each fold predicted by the fit without it, nats")
+    print(f"cross-validation, {found.rule}: each fold predicted by the fit without it, {unit}")
     rows = [(r["fold"], str(r["runs"]), f"{r['rmse']:.4f}", f"{r['mean']:+.4f}") for _, r in found.folds.iterrows()]
     rows.append(("all", str(found.folds["runs"].sum()), f"{found.rmse:.4f}", f"{found.mean:+.4f}"))
     tables.show(tables.Table(("fold", ">runs", ">RMSE", ">mean error"), rows))

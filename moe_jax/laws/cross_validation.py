@@ -18,10 +18,10 @@ class CrossValidation:
     """A law fitted without each fold in turn, and its errors on that fold."""
 
     rule: str
-    folds: pd.DataFrame  # fold, runs, rmse, mean (measured − predicted; nats), and the coefficients without the fold
-    coefficients: (
-        pd.DataFrame
-    )  # coefficient, value (of all rows), low, high, spread (standard deviation) over the folds
+    # fold, runs, rmse, mean (measured − predicted; nats, or as Form.as_errors), and the coefficients without the fold
+    folds: pd.DataFrame
+    # coefficient, value (of all rows), low, high, spread (standard deviation) over the folds
+    coefficients: pd.DataFrame
     rmse: float  # over all runs, each predicted by the fit without its fold
     mean: float
 
@@ -44,7 +44,8 @@ def cross_validate(fitted: Fit, rule: str) -> CrossValidation:
         )
     begin = np.tile(form.inner(fitted.law.coefficients), (len(labels), 1))
     without = form.outer(descend(problem, begin, kept.astype(np.uint8), free).theta)
-    error = rows.losses - form.loss(rows.columns, {k: v[of] for k, v in without.items()})
+    predicted = form.loss(rows.columns, {k: v[of] for k, v in without.items()})
+    error = form.as_errors(rows.losses) - form.as_errors(predicted)
     by_fold = [error[of == i] for i in range(len(labels))]
     folds = {
         "fold": labels,

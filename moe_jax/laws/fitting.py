@@ -31,7 +31,7 @@ from moe_jax.laws import (
 )  # fmt: skip
 from moe_jax.laws.bootstrap import Resampling
 from moe_jax.laws.extrapolation import Extrapolation
-from moe_jax.laws.forms import LOSS, Form
+from moe_jax.laws.forms import LOSS, QUANTITIES, Form
 from moe_jax.laws.identifiability import Evidence
 from moe_jax.laws.law import FitData, FitMethod, Law
 from moe_jax.laws.levenberg_marquardt import search
@@ -97,6 +97,7 @@ def fit(
     Raises UserError for invalid data or options, and for more rows, starts or samples than limits.py allows."""
     form, split, fix = user_file.find_form(law), split or Split(), dict(fix or {})
     objective, resampling = objective or default_objective(form), resampling or Resampling()
+    _refuse_of_losses(form, objective)
     frame, digest = load(table)
     weighting = row_weights.of_options(weights, sigma)
     rows, held_out, dropped = split.apply(_rows(frame, form, loss, columns, where, best_of, weighting))
@@ -221,6 +222,13 @@ def _rows(
     return best_values.of_cells(select(table, form, loss, columns, where), form)
 
 
+def _refuse_of_losses(form: Form, objective: Objective) -> None:
+    """Raises UserError for an objective that has a meaning for losses only, and a law of rates or batches."""
+    idle = "one_sided" if objective.one_sided != 1 else "weight_exponent" if objective.weight_exponent else None
+    if idle and form.quantity != LOSS:
+        raise errors.UserError(f"{idle} weighs runs by their loss, and {form.name} gives {QUANTITIES[form.quantity]}")
+
+
 def _free(form: Form, fix: Mapping[str, float]) -> np.ndarray:
     """(coefficients,) True where the fit may move the coefficient."""
     for name, value in fix.items():
@@ -246,13 +254,6 @@ def _refuse_too_little(form: Form, rows: Rows, free: np.ndarray, fix: Mapping) -
         raise errors.UserError(
             f"{said}, and {form.name} needs it to vary: add runs, fix what depends on it with"
             " --fix, or take a law without it"
-        )
-
-
-def _refuse_infinite(value: float, form: Form, starts: int) -> None:
-    if not np.isfinite(value):
-        raise errors.UserError(
-            f"no start of {starts} gave {form.name} a finite loss on these rows; are the units right?"
         )
 
 

@@ -51,7 +51,6 @@ class Objective:
             raise errors.UserError(f"huber is {self.huber}, must be above 0 (inf is least squares)")
         if min(self.l1, self.l2) < 0:
             raise errors.UserError(f"penalties are l1 {self.l1} and l2 {self.l2}, must not be negative")
-
         if not 0 < self.one_sided <= 1:
             raise errors.UserError(
                 f"one_sided is {self.one_sided}, the weight of runs above the law: it must be above 0 and at most 1"

@@ -169,8 +169,17 @@ def test_a_law_of_rates_is_kept_and_is_no_law_of_losses(tmp_path):
             use()
     with pytest.raises(errors.UserError, match="keeps one run of each cell"):
         laws.fit(table, law=form.name, best_of="learning_rate")
+    for of_losses in (laws.Objective(one_sided=0.3), laws.Objective(weight_exponent=30)):
+        with pytest.raises(errors.UserError, match="by their loss, and step_law_lr gives a learning rate"):
+            laws.fit(table, law=form.name, objective=of_losses)
     with pytest.raises(errors.UserError, match="fitted to its best values; --columns learning_rate=…"):
         laws.fit(table.drop(columns="learning_rate"), law=form.name)
+
+
+def test_cross_validation_of_a_law_of_rates_is_in_logarithms():
+    form = laws.get("step_law_lr")
+    fitted = laws.fit(sweep(form, noise=2e-3), law=form.name, start=8, resampling=QUICK)
+    assert fitted.law.errors["rmse_fit"] < laws.cross_validate(fitted, "4").rmse < 3 * fitted.law.errors["rmse_fit"]
 
 
 def test_a_form_of_an_unknown_quantity_is_refused():
