@@ -104,7 +104,7 @@ class ConfigFile:
 
     @property
     def flags(self) -> str:
-        """The flags that give this config again."""
+        """The flags that give this config again, but for its rules."""
         return " ".join([f"--config={self.spec}", *self.overrides])
 
 

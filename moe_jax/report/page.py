@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from matplotlib.figure import Figure
 
-from moe_jax.report import downstream, figures, findings, loss_curves, rate_laws, routing_figure
+from moe_jax.report import downstream, figures, findings, loss_curves, routing_figure
 from moe_jax.report.drawing import Drawing
 from moe_jax.report.elements import EmbeddedFigure
 from moe_jax.report.panels import spread_over
@@ -48,10 +48,12 @@ def drawings(data: SweepData) -> dict[str, Drawing]:
         caption = "Fit against data, and the residuals along the law's axes. A trend there is a misfit of the law."
         draw = functools.partial(figures.fit_against_data, data.law.fit, labels)
         found.append(("fit", caption, "fit against data", draw))
-    for name, checked in rate_laws.names(data.rate_laws).items():
+    for name, checked in data.rate_laws.items():
+        if checked.fit is None:
+            continue
         caption = f"The best value of each cell beside that of {checked.law.name}. A cell's best is interpolated."
         draw = functools.partial(figures.best_values, checked.fit)
-        found.append((name, caption, f"measured best values against {checked.law.name}", draw))
+        found.append((f"rates_{name}", caption, f"measured best values against {checked.law.name}", draw))
     if any(c.measured is not None for c in data.predictions):
         caption = (
             "Measured minus predicted loss, and the predicted intervals. Hollow: the run was finished before it was "
@@ -94,8 +96,7 @@ def page(data: SweepData, embedded: Mapping[str, EmbeddedFigure]) -> str:
         granularity=granularity.granularity(data.rows, data.grid) if data.grid else None,
         law=law.law(data.law) if data.law is not None else None,
         law_error=data.law_error,
-        rates=[law.law(checked) for checked in data.rate_laws],
-        rate_figures={c.law.name: embedded[n] for n, c in rate_laws.names(data.rate_laws).items() if n in embedded},
+        rates={name: law.law(checked) for name, checked in data.rate_laws.items()},
         rate_errors=data.rate_law_errors,
         commands=f"moe-jax collect --workdir {workdir} && moe-jax fit --workdir {workdir}",
         predictions=predictions.predicted(data.predictions) if data.predictions else None,

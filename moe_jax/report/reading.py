@@ -46,7 +46,7 @@ class SweepData:
     first_run: RunRecord | None  # of the first run that began
     law: CheckedLaw | None
     law_error: str | None  # why law.json could not be read
-    rate_laws: list[CheckedLaw]  # of learning rates and batches
+    rate_laws: dict[str, CheckedLaw]  # of learning rates and batches, by their files' names without .json
     rate_law_errors: list[str]  # why others could not be read
     predictions: list[CheckedPrediction]
     predictions_error: str | None  # why prediction.csv could not be read

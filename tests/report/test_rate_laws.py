@@ -50,6 +50,23 @@ def test_the_page_has_the_law_of_rates_and_its_figure(swept):
     assert (work.path / "figures" / "rates_step_law_lr.png").exists()
 
 
+def test_two_laws_of_one_form_have_a_figure_each(swept):
+    """As `fit --group_by` writes them."""
+    work, _ = swept
+    small = laws.fit(
+        str(work.path / "results.csv"), law="step_law_lr", fix={"c": -0.2}, where="d_model < 64", start=8,
+        resampling=laws.Resampling(samples=0),
+    )  # fmt: skip
+    small.law.save(work.path / "step_law_lr-small.json")
+    try:
+        page = page_of(work)
+        assert "step_law_lr.json; N is" in page and "step_law_lr-small.json; N is" in page
+        drawn = [(work.path / "figures" / f"rates_step_law_lr{name}.png").read_bytes() for name in ("", "-small")]
+        assert drawn[0] != drawn[1]
+    finally:
+        (work.path / "step_law_lr-small.json").unlink()
+
+
 def test_a_damaged_law_of_rates_is_named(swept):
     work, _ = swept
     other = work.path / "other.json"

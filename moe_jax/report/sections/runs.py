@@ -43,6 +43,7 @@ def setup(manifest: Manifest, rows: Sequence[Row], first_run: RunRecord | None) 
     facts = [
         Fact("sweep", manifest.sweep),
         Fact("made with", manifest.config_flags, code=True),
+        Fact("rules", _counted(_rules_of(run) for run in manifest.runs)),
         Fact("token store", store.path),
         Fact("its SHA-256", f"{store.sha256[:16]}…", code=True),
         Fact("vocabulary", f"{store.vocab_size:,} tokens"),
@@ -56,6 +57,12 @@ def setup(manifest: Manifest, rows: Sequence[Row], first_run: RunRecord | None) 
         Fact("versions (first run)", _pairs(first_run.versions if first_run else {})),
     ]
     return [fact for fact in facts if fact.value]
+
+
+def _rules_of(run: PlannedRun) -> str | None:
+    """The fields that a law set, which the flags of the sweep do not name; None without any."""
+    said = (f"{field} by {rule['law']} ({rule['source']})" for field, rule in (run.rules or {}).items())
+    return "; ".join(said) or None
 
 
 def _over_runs(manifest: Manifest, value_of: Callable[[PlannedRun], str]) -> str:
