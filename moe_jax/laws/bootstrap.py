@@ -53,6 +53,8 @@ class Resampling:
                 f"bootstrap of {self.samples} samples, fraction {self.fraction}, level {self.level}: samples must not"
                 " be negative, the fraction in (0, 1] and the level inside (0, 1)"
             )
+        if self.seed < 0:
+            raise errors.UserError(f"the bootstrap's seed is {self.seed}, must not be negative")
         if self.samples and not self.replace and self.fraction == 1:
             raise errors.UserError(
                 "a bootstrap of all rows without replacement repeats the fit; give a fraction below 1"

@@ -53,10 +53,13 @@ class Rows:
 def load(table: pd.DataFrame | Mapping | str | os.PathLike) -> tuple[pd.DataFrame, str]:
     """A table as a DataFrame, read where it is a path, and the SHA-256 of its file or of its CSV.
 
-    Raises UserError as table_files.read does, and for two columns of one name."""
+    Raises UserError as table_files.read does, and for what is no table or has two columns of one name."""
     if isinstance(table, str | os.PathLike):
         return read(table)
-    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
+    try:
+        frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(table))
+    except (TypeError, ValueError) as e:
+        raise errors.UserError(f"a table is a file, a DataFrame, or columns of one length by name: {e}") from e
     table_checks.one_of_each_name("the table", frame.columns)
     return flat(frame), hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
 

@@ -119,6 +119,7 @@ def test_runs_of_like_flops_share_a_budget():
         (["--method", "envelope", "--budgets", "1e20"], "--budgets (budgets) is not for it"),
         (["--bootstrap", 10**10], "--bootstrap is 10,000,000,000: at most 1,000,000"),
         (["--bootstrap", -1], "samples must not be negative"),
+        (["--seed=-1"], "the bootstrap's seed is -1, must not be negative"),
         (["--budgets", "1e20,x"], "--budgets: 'x' is not a number"),
         (["--budgets", "-1"], "a budget of -1 FLOPs, must be above zero"),
         (["--tolerance", 2], "a tolerance of 2 of a budget, must be inside (0, 1)"),

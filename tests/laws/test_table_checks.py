@@ -109,3 +109,9 @@ def test_messages_list_the_columns_that_were_made_too():
 def test_a_frame_with_two_columns_of_one_name_is_refused():
     with pytest.raises(UserError, match="the table has 2 columns named 'tokens'"):
         rows.load(pd.concat([table(), table()[["tokens"]]], axis=1))
+
+
+@pytest.mark.parametrize("given", [{"n_total": [1e8, 2e8], "tokens": [1e9]}, {"n_total": 1e8}, 3, None])
+def test_what_is_no_table_is_refused(given):
+    with pytest.raises(UserError, match="a table is a file, a DataFrame, or columns of one length by name"):
+        rows.load(given)
