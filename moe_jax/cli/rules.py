@@ -58,7 +58,7 @@ def _laws(texts: Sequence[str]) -> "dict[str, tuple[Law, dict[str, str]]]":
 
     found = {}
     for text in texts:
-        law = laws.find(text, quantity=None)
+        law = _find(text)
         if law.form.quantity == laws.LOSS:
             raise UserError(f"--rule={text}: {law.name} gives a loss; a rule needs a law of learning rates or batches")
         if law.form.quantity in found:
@@ -66,6 +66,17 @@ def _laws(texts: Sequence[str]) -> "dict[str, tuple[Law, dict[str, str]]]":
         source, sha256 = _origin(text, law)
         found[law.form.quantity] = law, {"law": law.name, "source": source, "sha256": sha256}
     return found
+
+
+def _find(text: str) -> "Law":
+    """The law of a --rule. Raises UserError, which names this flag, where there is none."""
+    from moe_jax import laws
+
+    try:
+        return laws.find(text, quantity=None)
+    except UserError as e:
+        said = str(e).replace("--law ", "--rule=", 1)  # the flag of the other verbs
+        raise UserError(said if "--rule=" in said else f"--rule={text}: {said}") from e
 
 
 def _origin(text: str, law: "Law") -> tuple[str, str]:

@@ -90,7 +90,8 @@ def test_what_the_laws_runs_had_in_common_and_these_do_not_is_said(tmp_path, cap
     [
         (["--rule=krajewski2024"], "krajewski2024 gives a loss; a rule needs a law of learning rates or batches"),
         (["--rule=step_law_lr", "--rule=flops_lr"], "another --rule sets the learning_rate already"),
-        (["--rule=nowhere.json"], "there is no law nowhere.json"),
+        (["--rule=nowhere.json"], "^--rule=nowhere.json: there is no law nowhere.json"),
+        (["--rule=nowhere.py:law.json"], "^--rule=nowhere.py:law.json: there is no file nowhere.py"),
         (["--extrapolate"], "--extrapolate: concerns --rule, which is not given"),
         (["--rule=step_law_lr", "--config.optim.learning_rate=0.1"], "is given, and step_law_lr sets it too"),
         (["--rule=granular_lr"], "granular_lr is declared without published coefficients"),
