@@ -1,15 +1,21 @@
 """--rule: a law sets the learning rate, or the batch, of every run of a config."""
 
+import argparse
 import hashlib
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from etils import epath
 
 from moe_jax import errors, laws
-from moe_jax.cli import command, doctor, fit, plan, predict, sweep, train
+from moe_jax.cli import command, doctor, fit, plan, predict, rules, sweep, train
+from moe_jax.data import store
+from moe_jax.sweep import from_config
 from moe_jax.sweep.workdir import Workdir
 
 TINY = "--config=configs/smoke.py:tiny"
@@ -184,6 +190,22 @@ def test_training_by_a_rule(tmp_path, capsys, words_store, rates):
     with pytest.raises(errors.UserError, match=named):
         train.main([*smallest, f"--rule={other}"])
     assert train.main([*smallest, f"--rule={rates}"]) == errors.DONE  # it is done already
+
+
+def test_a_store_of_ones_own_brings_its_mixture_beside_a_rule(tmp_path, words_store, rates):
+    """And the sweep goes on with it: the same flags give the same runs."""
+    shutil.copytree(words_store, tmp_path / "mine")
+    info = store.read_info(str(tmp_path / "mine"))
+    store.write_info(epath.Path(tmp_path / "mine"), replace(info, settings={**info.settings, "mixture": "mine"}))
+    flags = argparse.Namespace(rule=[str(rates)], extrapolate=False)
+    work = Workdir(str(tmp_path / "w"))
+    for _ in range(2):
+        file = rules.load([TINY, f"--config.data.store={tmp_path / 'mine'}"], flags)
+        manifest, runs, _ = from_config.enter(file, work, whole_grid=True)
+        assert {run.config.data.mixture for run in manifest.runs} == {"mine"}
+        assert [run.config_hash for run in manifest.runs] == [run.config_hash for run in runs]
+        assert len({run.config.optim.learning_rate for run in manifest.runs}) >= 4
+        assert all(run.rules["optim.learning_rate"]["source"] == str(rates) for run in manifest.runs)
 
 
 def test_a_sweep_keeps_the_rule_and_refuses_another(tmp_path, capsys, words_store, rates, monkeypatch):
