@@ -3,12 +3,12 @@
 Form, what N, D and C count, hyper-parameters, checkpoints, objective, starts, held-out runs: sentences made from the
 fit and its table. Where the table does not tell, the sentence says that."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from moe_jax.laws.forms import LOSS
 from moe_jax.laws.law import Law
 from moe_jax.laws.rows import Rows
 from moe_jax.text import count, short
@@ -43,14 +43,14 @@ def checklist(law: Law, rows: Rows) -> dict[str, str]:
     """Item -> sentence, in the order in which a page shows them."""
     form = law.form
     return {
-        "form": f"{law.name} ({form.source}): L = {form.formula}",
+        "form": f"{law.name} ({form.source}): {'L' if form.quantity == LOSS else form.quantity} = {form.formula}",
         **{symbol: _counted(law.data.columns.get(symbol, column)) for symbol, column in form.columns.items()},
         "C": "the law has no formula of FLOPs" if form.cost is None else f"{form.cost}: {COUNTS.get(form.cost, 'own')}",
         "loss": f"{law.data.loss}, nats per token",
         "runs": _runs(law, rows),
-        "hyper-parameters": _hyperparameters(rows.table, law.data.selection),
+        "hyper-parameters": _hyperparameters(rows.table, _tuned(law)),
         "checkpoints": _checkpoints(rows.table),
-        "objective": _objective(law.method.objective),
+        "objective": _objective(law),
         "starts": f"{law.method.starts_at_best} of {law.method.starts} starts reached the best optimum",
         "fixed": ", ".join(f"{k} = {v:g}" for k, v in law.fixed_coefficients.items()) or "no coefficient",
         "held out": _held_out(law),
@@ -70,10 +70,16 @@ def _runs(law: Law, rows: Rows) -> str:
             spans.append(f"{symbol} {short(low)} to {short(high)}")
     asked = law.data.selection
     left_out = [f"{k} {asked[k]!r}" for k in ("where", "best_of", "drop") if asked.get(k)]
-    return "; ".join([f"{count(law.data.n_fit, 'run')} fitted", ", ".join(spans), *left_out])
+    fitted = count(law.data.n_fit, "run") if law.form.quantity == LOSS else f"best of {count(law.data.n_fit, 'cell')}"
+    return "; ".join([f"{fitted} fitted", ", ".join(spans), *left_out])
 
 
-def _hyperparameters(table: pd.DataFrame, selection: Mapping[str, object]) -> str:
+def _tuned(law: Law) -> object:
+    """The column of which each cell has its best value; "" or None where none is chosen."""
+    return law.data.selection.get("best_of") if law.form.quantity == LOSS else law.form.quantity
+
+
+def _hyperparameters(table: pd.DataFrame, best: object) -> str:
     """Which were tuned or varied, which were constant, and which the table does not tell."""
     varied, constant, unknown = [], [], []
     for column in HYPERPARAMETERS:
@@ -87,8 +93,12 @@ def _hyperparameters(table: pd.DataFrame, selection: Mapping[str, object]) -> st
             varied.append(f"{column} ({count(values.nunique(), 'value')}, {ends})")
         else:
             varied.append(f"{column} ({', '.join(sorted(map(str, values.unique()))[:4])})")
-    tuned = f"the best {selection['best_of']} of each cell" if selection.get("best_of") else ""
-    parts = {"tuned": [tuned] if tuned else [], "vary": varied, "constant": constant, "not in the table": unknown}
+    parts = {
+        "tuned": [f"the best {best} of each cell"] if best else [],
+        "vary": varied,
+        "constant": constant,
+        "not in the table": unknown,
+    }
     return "; ".join(f"{what}: {', '.join(items)}" for what, items in parts.items() if items)
 
 
@@ -104,11 +114,18 @@ def _checkpoints(table: pd.DataFrame) -> str:
     return "the table does not tell; each row is taken for the last checkpoint of a run"
 
 
-def _objective(objective: Mapping[str, object]) -> str:
-    huber, space = objective.get("huber"), "ln loss" if objective.get("space") == "log" else "loss"
+def _objective(law: Law) -> str:
+    objective, of = law.method.objective, law.form.quantity
+    huber, space = objective.get("huber"), f"ln {of}" if objective.get("space") == "log" else of
     kind = f"Huber (δ = {huber:g})" if isinstance(huber, float | int) and np.isfinite(huber) else "least squares"
     penalties = [f"{k} {objective[k]:g}" for k in ("l1", "l2") if objective.get(k)]
     ends = f", penalties {' and '.join(penalties)}" if penalties else ", no penalty"
+    if law.data.weights:
+        ends += f", rows weighted by {law.data.weights}"
+    if objective.get("weight_exponent"):
+        ends += f", rows weighted by (ln loss)^−{objective['weight_exponent']:g}"
+    if objective.get("one_sided", 1) != 1:
+        ends += f", rows that the law lies below by {objective['one_sided']:g}"
     return f"{kind} of residuals of {space}{ends}, by Levenberg–Marquardt"
 
 
@@ -116,10 +133,15 @@ def _held_out(law: Law) -> str:
     if not law.data.n_holdout:
         return "no run: the law is not tested outside the runs that it was fitted to"
     error = law.errors.get("rmse_holdout")
-    said = f" (RMSE {error:.4f} nats, {law.errors['rmse_fit']:.4f} on those fitted)" if error is not None else ""
+    unit = "nats" if law.form.quantity == LOSS else f"of ln {law.form.quantity}"
+    said = f" (RMSE {error:.4f} {unit}, {law.errors['rmse_fit']:.4f} on those fitted)" if error is not None else ""
     return f"{count(law.data.n_holdout, 'run')}, by {law.data.selection.get('holdout', '')!r}{said}"
 
 
 def _intervals(law: Law) -> str:
     samples = len(next(iter(law.samples.values()), ()))
-    return f"the central {law.level:.0%} of {samples} bootstrap samples" if samples else "none"
+    if not samples:
+        return "none"
+    cluster = law.method.objective["bootstrap"]["cluster"]
+    together = f", rows of one {cluster} together" if cluster else ""
+    return f"the central {law.level:.0%} of {samples} bootstrap samples ({law.method.interval_method}{together})"

@@ -131,5 +131,26 @@ def test_the_checklist_tells_what_was_done(table):
     branches = laws.fit(trunks, "chinchilla", start=2, resampling=laws.Resampling(samples=0)).law.checklist
     assert branches["checkpoints"] == "the last of each run; 12 of 30 runs branch off a trunk that they share"
     assert branches["held out"].startswith("no run") and branches["intervals"] == "none"
+    assert said["intervals"] == "the central 80% of 3 bootstrap samples (residuals)"
     tuned = laws.fit(table, "chinchilla", start=2, best_of="learning_rate", resampling=laws.Resampling(samples=0)).law
     assert "tuned: the best learning_rate of each cell" in tuned.checklist["hyper-parameters"]
+
+
+def test_the_checklist_tells_what_weighs_the_runs_and_what_shares_noise(table):
+    given = table | {"sd": [0.01, 0.02] * 15, "machine": [*"abcdef"] * 5}
+    said = laws.fit(
+        given, "chinchilla", start=2, sigma="sd", objective=laws.Objective(one_sided=0.5),
+        resampling=laws.Resampling(samples=3, method="wild", cluster="machine"),
+    ).law.checklist  # fmt: skip
+    assert ", rows weighted by sigma=sd, rows that the law lies below by 0.5, by Lev" in said["objective"]
+    assert said["intervals"].endswith("(wild, rows of one machine together)")
+
+
+def test_the_checklist_of_a_law_of_rates():
+    best = {C: C**-0.1 for C in (1e17, 1e18, 1e19, 1e20)}
+    rates = [(C, lr * f, 2 + np.log(f) ** 2) for C, lr in best.items() for f in (0.5, 1, 2)]
+    made = dict(zip(("train_flops", "learning_rate", "eval_loss"), zip(*rates, strict=True), strict=True))
+    said = laws.fit(made, "flops_lr", start=2, resampling=laws.Resampling(samples=0)).law.checklist
+    assert said["form"].endswith(": learning_rate = a * C^b") and said["runs"].startswith("best of 4 cells fitted")
+    assert said["objective"].startswith("least squares of residuals of ln learning_rate")
+    assert said["hyper-parameters"].startswith("tuned: the best learning_rate of each cell")
