@@ -10,7 +10,7 @@ import pandas as pd
 
 from moe_jax import errors
 from moe_jax.laws import expressions, number_texts, row_weights, table_checks
-from moe_jax.laws.forms import Axes
+from moe_jax.laws.forms import LOSS, Axes
 from moe_jax.laws.row_weights import RowWeights
 from moe_jax.laws.table_files import flat, read
 from moe_jax.text import count
@@ -94,7 +94,8 @@ def select(
         rows, said = _best_of(rows, best_of)
         notes.append(said)
     table_checks.refuse_repeats(rows.table, rows.names)
-    if said := table_checks.ties(rows.columns, rows.losses, rows.names):
+    said = table_checks.ties(rows.columns, rows.losses, rows.names)
+    if said and form.quantity == LOSS:  # the runs of a cell of rates share its axes
         notes.append(said)
     if weighting:
         rows, said = _weighted(rows, weighting)

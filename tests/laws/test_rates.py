@@ -132,6 +132,13 @@ def test_seeds_are_averaged_and_the_other_tuned_column_counts_with_its_lowest_lo
     assert any("counts with its lowest loss over batch_tokens" in note for note in fitted.law.data.notes)
 
 
+def test_losses_in_few_digits_tie_within_a_cell_and_that_is_no_note():
+    table = sweep(laws.get("flops_lr")).round({"eval_loss": 1})
+    assert table.duplicated(["train_flops", "eval_loss"]).any()
+    notes = laws.fit(table, law="flops_lr", start=2, resampling=QUICK).law.data.notes
+    assert not any("another's axes and loss" in note for note in notes)
+
+
 def test_runs_of_another_context_are_another_cell():
     """Runs of G = 8 at a third of the rate: their curves are not mixed with those of G = 1."""
     form = laws.get("step_law_lr")
