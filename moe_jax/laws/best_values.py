@@ -93,7 +93,8 @@ def _notes(column: str, rows: Rows, found: list[_Best], kept: list[_Best], profi
             some = ", ".join(f"{rows.names[best.run]}" for best in at[:_NAMED]) + (", …" if len(at) > _NAMED else "")
             said.append(
                 f"{count(len(at), 'cell')} left out: the lowest loss is at the {edge} {column} tried ({some}), so the"
-                f" best lies beyond; try {'smaller' if edge == 'smallest' else 'larger'} ones"
+                f" best lies beyond; try {'smaller' if edge == 'smallest' else 'larger'} ones, or values between where"
+                " these diverged: runs that are not done do not count"
             )
     if few := [best for best in found if best.value is None and not best.edge]:
         said.append(f"{count(len(few), 'cell')} left out: a best {column} needs three values, the lowest in the middle")
