@@ -96,8 +96,7 @@ def fit(
     of its parts are done, of how many. The result is a function of the arguments alone: randomness has a fixed seed.
     Raises UserError for invalid data or options, and for more rows, starts or samples than limits.py allows."""
     form, split, fix = user_file.find_form(law), split or Split(), dict(fix or {})
-    objective, resampling = objective or default_objective(form), resampling or Resampling()
-    _refuse_of_losses(form, objective)
+    objective, resampling = _objective(form, objective), resampling or Resampling()
     frame, digest = load(table)
     weighting = row_weights.of_options(weights, sigma)
     rows, held_out, dropped = split.apply(_rows(frame, form, loss, columns, where, best_of, weighting))
@@ -222,11 +221,14 @@ def _rows(
     return best_values.of_cells(select(table, form, loss, columns, where), form)
 
 
-def _refuse_of_losses(form: Form, objective: Objective) -> None:
-    """Raises UserError for an objective that has a meaning for losses only, and a law of rates or batches."""
+def _objective(form: Form, asked: Objective | None) -> Objective:
+    """The objective asked, or the default. Raises UserError for a law of rates or batches and an objective that has a
+    meaning for losses only."""
+    objective = asked or default_objective(form)
     idle = "one_sided" if objective.one_sided != 1 else "weight_exponent" if objective.weight_exponent else None
     if idle and form.quantity != LOSS:
         raise errors.UserError(f"{idle} weighs runs by their loss, and {form.name} gives {QUANTITIES[form.quantity]}")
+    return objective
 
 
 def _free(form: Form, fix: Mapping[str, float]) -> np.ndarray:
