@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from moe_jax import errors, laws
 from moe_jax.cli import collect, report
 from moe_jax.config import grid
 from moe_jax.laws import rate_figure
+from moe_jax.report.sections import runs
 from tests import synthetic_sweep as synthetic
 from tests.pages import Reader, assert_nothing_overlaps
 
@@ -65,6 +67,17 @@ def test_two_laws_of_one_form_have_a_figure_each(swept):
         assert drawn[0] != drawn[1]
     finally:
         (work.path / "step_law_lr-small.json").unlink()
+
+
+def test_the_rules_of_a_sweep_stand_beside_its_flags(swept):
+    """The flags that it was made with do not name them."""
+    work, _ = swept
+    manifest = work.existing_manifest()
+    rule = {"optim.learning_rate": {"law": "step_law_lr", "source": "rates.json", "sha256": "0" * 64}}
+    ruled = replace(manifest, runs=tuple(replace(run, rules=rule) for run in manifest.runs))
+    facts = {fact.name: fact.value for fact in runs.setup(ruled, [], None)}
+    assert facts["rules"] == "optim.learning_rate by step_law_lr (rates.json)"
+    assert "rules" not in {fact.name for fact in runs.setup(manifest, [], None)}
 
 
 def test_a_damaged_law_of_rates_is_named(swept):
