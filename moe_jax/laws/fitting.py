@@ -187,8 +187,8 @@ def _with_identifiability(
         warnings += identifiability.single_run_warnings(problem.form, theta, free, unsure.without, names)
     method, n_free = law.method, int(free.sum())
     warnings += identifiability.fit_warnings(method.starts, method.starts_at_best, law.errors, law.data.n_fit, n_free)
-    intervals = unsure.widened(law.intervals, law.form, theta, found.unidentified)
-    return replace(law, identifiability=replace(found, warnings=warnings), intervals=intervals)
+    whole = {k: evidence.whole_interval(k) for k in found.unidentified if k in law.intervals}
+    return replace(law, identifiability=replace(found, warnings=warnings), intervals={**law.intervals, **whole})
 
 
 def rows_of(law: Law, table: pd.DataFrame) -> tuple[Rows, np.ndarray]:

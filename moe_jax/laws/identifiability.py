@@ -36,6 +36,14 @@ class Evidence:
     design: Design
     clusters: np.ndarray | None = None
 
+    def whole_interval(self, name: str) -> tuple[float, float]:
+        """The interval of a coefficient that is not identified: it reaches over all that the rows accept."""
+        low, high = self.intervals[name]
+        if self.accepted is None:
+            return low, high
+        least, most = self.accepted.reach(self.problem.form, self.theta, name)
+        return min(low, least), max(high, most)
+
 
 def identify(evidence: Evidence, resampling: Resampling) -> Identifiability:
     """Which coefficients the rows do not determine, and why.
@@ -73,11 +81,9 @@ def _reasons(evidence: Evidence) -> dict[str, str]:
         name = form.names[i]
         if at_bound(theta[i], low[i], high[i]):
             found[name] = f"it ran to the bound of the search ({values[name]:.3g})"
-        elif why := (
-            reason_unidentified(form, name, float(values[name]), evidence.intervals.get(name))
-            or _reason_accepted(evidence, i)
-            or exchangeable.get(name)
-        ):
+        elif reason_unidentified(form, name, float(values[name]), evidence.intervals.get(name)):
+            found[name] = reason_unidentified(form, name, float(values[name]), evidence.whole_interval(name))
+        elif why := _reason_accepted(evidence, i) or exchangeable.get(name):
             found[name] = why
     return _tainted(evidence, found) | found
 

@@ -10,7 +10,6 @@ from moe_jax import errors
 from moe_jax.laws import residuals
 from moe_jax.laws.alternatives import Accepted, explore
 from moe_jax.laws.bootstrap import FEWEST_CLUSTERS, Resampling, resample
-from moe_jax.laws.forms import Form
 from moe_jax.laws.intervals import central
 from moe_jax.laws.levenberg_marquardt import Ended, descend
 from moe_jax.laws.objective import Problem
@@ -30,18 +29,6 @@ class Uncertainty:
     def intervals(self, level: float) -> dict[str, tuple[float, float]]:
         """(low, high) of the central `level` of the samples, by name."""
         return central(self.samples, level)
-
-    def widened(
-        self, intervals: Mapping[str, tuple[float, float]], form: Form, theta: np.ndarray, unidentified: tuple[str, ...]
-    ) -> dict[str, tuple[float, float]]:
-        """Intervals of coefficients that are not identified reach over all that the rows accept."""
-        if self.accepted is None:
-            return dict(intervals)
-        reach = {k: self.accepted.reach(form, theta, k) for k in unidentified if k in intervals}
-        return {
-            k: (min(low, reach[k][0]), max(high, reach[k][1])) if k in reach else (low, high)
-            for k, (low, high) in intervals.items()
-        }
 
 
 def of(
